@@ -1,0 +1,1 @@
+"""Where the compiled engines are installed; their sources lie in `ext/`, their stubs here."""

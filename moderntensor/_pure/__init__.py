@@ -1,0 +1,1 @@
+"""The engines in readable Python: the reference that their compiled twins must equal."""

@@ -1,0 +1,68 @@
+"""What the world gives: clocks, randomness, entropy and worker threads, in one injectable place.
+
+Nothing else in the package asks the world for these, so that a simulator can replace them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Runtime:
+    """The real world. A simulation passes a subclass that answers differently.
+
+    One object serves one node: `close()` ends its worker threads.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        """`workers` threads (default: one per CPU) for work that releases the GIL."""
+        self.workers = workers or os.cpu_count() or 1
+        # Peers see nonces and choices; a Mersenne Twister could be reconstructed from them.
+        self.random: random.Random = random.SystemRandom()
+        self._pool: ThreadPoolExecutor | None = None
+        self._writer: ThreadPoolExecutor | None = None
+
+    def wall_time(self) -> float:
+        """Seconds since the Unix epoch; may jump. Only for what other nodes see."""
+        return time.time()
+
+    def loop_time(self) -> float:
+        """Seconds of the running event loop's monotonic clock; for all durations."""
+        return asyncio.get_running_loop().time()
+
+    def entropy(self, size: int) -> bytes:
+        """`size` bytes fit for keys."""
+        return os.urandom(size)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` on a worker thread (signature checks, reading the store)."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="moderntensor-work")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, partial(function, *args, **kwargs)
+        )
+
+    async def run_writer(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` on the one thread that writes to the store; calls queue in order."""
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="moderntensor-write")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._writer, partial(function, *args, **kwargs)
+        )
+
+    def close(self) -> None:
+        """End the worker threads once what they are doing is done. Idempotent."""
+        for pool in (self._pool, self._writer):
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = self._writer = None

@@ -1,0 +1,57 @@
+"""Builds the compiled engines from `ext/`; everything declarative is in pyproject.toml.
+
+`MODERNTENSOR_BUILD_PURE=1` builds without a compiler: the result carries the marker module
+`moderntensor/_pure/_marker.py` and uses the pure-Python engines on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+BUILD_PURE = os.environ.get("MODERNTENSOR_BUILD_PURE", "") not in ("", "0")
+MARKER = '"""Present only in wheels that were built pure on purpose."""\n'
+
+# What each engine compiles besides its own .pyx.
+C_SOURCES = {
+    "framing": [],
+    "layout": [],
+    "headers": ["ext/sha256.c"],
+    "merkle": ["ext/sha256.c"],
+}
+
+
+class BuildPy(build_py):
+    """Adds the marker to what is built pure, so that such a wheel says what it is."""
+
+    def run(self) -> None:
+        super().run()
+        if BUILD_PURE and not self.editable_mode:
+            Path(self.build_lib, "moderntensor", "_pure", "_marker.py").write_text(MARKER)
+
+
+def extensions() -> list[Extension]:
+    from Cython.Build import cythonize
+
+    flags = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-strict-aliasing"]
+    return cythonize(
+        [
+            Extension(
+                f"moderntensor._ext.{name}",
+                [f"ext/{name}.pyx", *sources],
+                include_dirs=["ext"],
+                depends=["ext/common.pxi", "ext/sha256.h"],
+                extra_compile_args=flags,
+            )
+            for name, sources in C_SOURCES.items()
+        ],
+        include_path=["ext"],
+        compiler_directives={"language_level": 3, "binding": True, "embedsignature": True},
+    )
+
+
+setup(ext_modules=[] if BUILD_PURE else extensions(), cmdclass={"build_py": BuildPy})
