@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import importlib
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 
-ENGINES = ("framing", "layout", "headers", "merkle")
 
+class Engines:
+    """The engines of one twin, ``"pure"`` or ``"compiled"``, importable beside the other's."""
 
-def load_engines(twin: str) -> SimpleNamespace:
-    """All engines of one twin (``"pure"`` or ``"compiled"``), side by side with the other's."""
-    package = {"pure": "_pure", "compiled": "_ext"}[twin]
-    modules = {n: importlib.import_module(f"moderntensor.{package}.{n}") for n in ENGINES}
-    return SimpleNamespace(NAME=twin, **modules)
+    framing: ModuleType
+    layout: ModuleType
+    headers: ModuleType
+    merkle: ModuleType
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._package = {"pure": "moderntensor._pure", "compiled": "moderntensor._ext"}[name]
+
+    def __getattr__(self, engine: str) -> ModuleType:
+        return importlib.import_module(f"{self._package}.{engine}")
+
+    def __repr__(self) -> str:
+        return f"<{self.name} engines>"
 
 
 @pytest.fixture(scope="session", params=["pure", "compiled"])
-def engine(request: pytest.FixtureRequest) -> SimpleNamespace:
+def engine(request: pytest.FixtureRequest) -> Engines:
     """Runs the test once on each twin."""
-    return load_engines(request.param)
+    return Engines(request.param)
 
 
 @pytest.fixture(scope="session")
-def twins() -> tuple[SimpleNamespace, SimpleNamespace]:
+def twins() -> tuple[Engines, Engines]:
     """Both twins (pure, compiled), for tests that compare them."""
-    return load_engines("pure"), load_engines("compiled")
+    return Engines("pure"), Engines("compiled")
