@@ -1,0 +1,1 @@
+"""What travels between nodes, and the rules that it obeys."""
