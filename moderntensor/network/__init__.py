@@ -1,0 +1,1 @@
+"""How the chain travels: frames, messages, peers, gossip, sync."""
