@@ -1,0 +1,48 @@
+"""The ``moderntensor`` command. `main` is its entry point."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments` (default: those of the process); returns the exit code.
+
+    0: done. 1: it failed, with one line on stderr saying why. 2: the arguments are wrong.
+    130: interrupted.
+    """
+    import typer
+
+    from ..errors import ModernTensorError
+    from .app import app
+
+    try:
+        code = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except typer.TyperException as error:
+        return _usage_error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # The reader went away (``| head``): nobody is left to tell. Keep the interpreter from
+        # flushing into the closed pipe once more at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return 1
+    except (ModernTensorError, OSError) as error:
+        return _fail(str(error) or type(error).__name__)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(text: str) -> int:
+    print(f"moderntensor: error: {' '.join(text.split())}", file=sys.stderr)
+    return 1
+
+
+def _usage_error(error: Exception) -> int:
+    describe = getattr(error, "format_message", None)
+    text = describe() if describe else str(error)
+    if text:
+        print(f"moderntensor: error: {' '.join(text.split())} (see --help)", file=sys.stderr)
+    return int(getattr(error, "exit_code", 2))

@@ -1,0 +1,78 @@
+"""How the command speaks: logging to stderr, tables and numbers for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError
+
+_LEVELS = {"debug", "info", "warning", "error"}
+
+
+def set_up_logging(level: str) -> None:
+    """Send the package's log to stderr at `level`; ConfigError if there is no such level."""
+    if level.lower() not in _LEVELS:
+        raise ConfigError(f"--log-level {level!r} is not one of {', '.join(sorted(_LEVELS))}")
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        force=True,
+    )
+
+
+def console() -> Console:
+    """The console for results. Lines are not wrapped where the output is no terminal."""
+    plain = not sys.stdout.isatty()
+    return Console(
+        highlight=False,
+        soft_wrap=plain,
+        width=160 if plain else None,
+        force_terminal=False if plain else None,
+    )
+
+
+def key_value_table(rows: dict[str, object]) -> Table:
+    """Two columns without lines: names and what they are."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def count(number: float) -> str:
+    """1234567 → ``1,234,567``."""
+    return f"{number:,.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes for people: 1536 → ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if abs(number) < 1024:
+            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} GiB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 75 → ``1m15s``; None → ``-``."""
+    if seconds is None:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def short(digest: bytes) -> str:
+    """The first eight bytes of a hash in hex, enough to tell two apart on a screen."""
+    return digest[:8].hex()
