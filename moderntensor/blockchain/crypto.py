@@ -1,0 +1,387 @@
+"""Hashes, keys, signatures and addresses: the only module that knows the curve's binding.
+
+The curve is secp256k1. Headers carry BIP-340 Schnorr signatures under 32-byte x-only keys;
+transactions carry recoverable ECDSA signatures, so that their sender need not be sent. The
+functions below call libsecp256k1 through cffi without layers in between, and it releases the
+GIL while it computes: signatures are checked on as many threads as there are cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from btclib_libsecp256k1 import ffi, lib
+from btclib_libsecp256k1.context import ctx
+from Crypto.Hash import keccak
+
+from ..errors import ConfigError, CryptoError
+from ..runtime import Runtime
+
+__all__ = [
+    "CURVE_ORDER",
+    "HALF_ORDER",
+    "KEY_FORMAT",
+    "KeyPair",
+    "address_of",
+    "keccak256",
+    "load_key",
+    "recover_public_key",
+    "save_key",
+    "sha256",
+    "validator_address",
+    "verify_signature",
+]
+
+CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+HALF_ORDER: Final = CURVE_ORDER // 2
+KEY_FORMAT: Final = "moderntensor/key/1"
+
+# Parsed keys save the square root of each verification. Two generations of this many: enough
+# for any set of validators, and some 1.5 MiB however many keys an open network brings.
+PARSED_KEYS_PER_GENERATION: Final = 2048
+# A key file is one small JSON object; whatever is longer is something else.
+KEY_FILE_CAP: Final = 4096
+
+_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
+_UNCOMPRESSED: Final = 2  # SECP256K1_EC_UNCOMPRESSED
+_HALF_ORDER_BYTES: Final = HALF_ORDER.to_bytes(32, "big")
+
+# Looked up once: a verification costs one call into C and little else.
+_schnorr_verify: Final = lib.secp256k1_schnorrsig_verify
+_recoverable_parse: Final = lib.secp256k1_ecdsa_recoverable_signature_parse_compact
+_recover: Final = lib.secp256k1_ecdsa_recover
+_pubkey_serialize: Final = lib.secp256k1_ec_pubkey_serialize
+_XONLY: Final = ffi.typeof("secp256k1_xonly_pubkey *")
+
+
+def sha256(data: bytes) -> bytes:
+    """SHA-256 of `data`, 32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def keccak256(data: bytes) -> bytes:
+    """Keccak-256 of `data`, 32 bytes: the padding from before it became SHA3-256."""
+    return keccak.new(digest_bits=256, data=data).digest()
+
+
+# --- BIP-340 -------------------------------------------------------------------------------
+
+
+class _ParsedKeys:
+    """Parsed x-only keys, at most two generations of them.
+
+    Needs no lock: each step is one operation on a dict, and a race costs a second parse.
+    """
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._young: dict[bytes, Any] = {}
+        self._old: dict[bytes, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, public_key: bytes) -> Any:
+        """The parsed key, or None if the bytes are no x coordinate of the curve."""
+        parsed = self._young.get(public_key)
+        if parsed is None:
+            parsed = self._old.get(public_key)
+            if parsed is None:
+                parsed = ffi.new(_XONLY)
+                if len(public_key) != 32 or not lib.secp256k1_xonly_pubkey_parse(
+                    ctx, parsed, public_key
+                ):
+                    return None
+            young = self._young
+            if len(young) >= self._generation:
+                self._old, self._young = young, (young := {})
+            young[public_key] = parsed
+        return parsed
+
+
+_parsed_keys: Final = _ParsedKeys(PARSED_KEYS_PER_GENERATION)
+
+
+def verify_signature(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` is a BIP-340 one over `message` under an x-only key.
+
+    `public_key` has 32 bytes and `signature` 64; others are False, as is a key that is not on
+    the curve. Headers sign 32 bytes; BIP-340 allows any length of message. All three must be
+    `bytes`, else TypeError. Safe on any thread; the GIL is released during the check.
+    """
+    if not (type(public_key) is type(message) is type(signature) is bytes):
+        raise TypeError("public key, message and signature are bytes")
+    parsed = _parsed_keys.get(public_key)
+    if parsed is None or len(signature) != 64:
+        return False
+    return bool(_schnorr_verify(ctx, signature, message, len(message), parsed) == 1)
+
+
+# --- recoverable ECDSA ---------------------------------------------------------------------
+
+
+class _Scratch(threading.local):
+    """Memory that libsecp256k1 writes into, once per thread."""
+
+    def __init__(self) -> None:
+        self.signature = ffi.new("secp256k1_ecdsa_recoverable_signature *")
+        self.public_key = ffi.new("secp256k1_pubkey *")
+        self.length = ffi.new("size_t *", 65)
+        self.output = ffi.new("unsigned char[65]")
+        self.output_bytes = ffi.buffer(self.output)
+
+
+_scratch: Final = _Scratch()
+
+
+def _serialize(scratch: _Scratch, public_key: Any) -> bytes:
+    scratch.length[0] = 65
+    _pubkey_serialize(ctx, scratch.output, scratch.length, public_key, _UNCOMPRESSED)
+    return scratch.output_bytes[1:65]  # type: ignore[no-any-return]
+
+
+def recover_public_key(message: bytes, v: int, r: bytes, s: bytes) -> bytes:
+    """The 64-byte public key whose owner signed the 32-byte `message`.
+
+    `v` (0 or 1) says whether the nonce point's y is odd; `r` and `s` have 32 bytes. There is
+    exactly one acceptable signature per nonce: `s` in the upper half of the group order is
+    refused. CryptoError if no key can have made this signature.
+    """
+    if len(message) != 32 or len(r) != 32 or len(s) != 32:
+        raise CryptoError("message, r and s have 32 bytes each")
+    if v not in (0, 1):
+        raise CryptoError(f"v is {v}, not 0 or 1")
+    if s > _HALF_ORDER_BYTES:
+        raise CryptoError("s is in the upper half of the group order")
+    scratch = _scratch
+    if not _recoverable_parse(ctx, scratch.signature, r + s, v):
+        raise CryptoError("r is not below the group order")
+    if not _recover(ctx, scratch.public_key, scratch.signature, message):
+        raise CryptoError("no public key has this signature")
+    return _serialize(scratch, scratch.public_key)
+
+
+# --- addresses -----------------------------------------------------------------------------
+
+
+def address_of(public_key64: bytes) -> bytes:
+    """The 20-byte address of a 64-byte public key (x ‖ y): the end of its Keccak-256."""
+    if len(public_key64) != 64:
+        raise CryptoError(f"a full public key has 64 bytes, not {len(public_key64)}")
+    return keccak256(public_key64)[-20:]
+
+
+@lru_cache(maxsize=PARSED_KEYS_PER_GENERATION)
+def validator_address(public_key: bytes) -> bytes:
+    """The 20-byte address of an x-only key, lifted to the point with even y.
+
+    CryptoError if the 32 bytes are no x coordinate of the curve.
+    """
+    scratch = _scratch
+    if len(public_key) != 32 or not lib.secp256k1_ec_pubkey_parse(
+        ctx, scratch.public_key, b"\x02" + public_key, 33
+    ):
+        raise CryptoError(f"{public_key.hex()} is not an x-only public key")
+    return address_of(_serialize(scratch, scratch.public_key))
+
+
+# --- keys ----------------------------------------------------------------------------------
+
+
+class KeyPair:
+    """A secret key and what follows from it; signs headers and transactions.
+
+    The secret is negated where that is needed to make the public key's y even, so that a
+    validator's x-only key and the key that signs its transactions share one address.
+    """
+
+    __slots__ = ("_keypair", "_secret", "address", "public_key", "public_key64")
+
+    public_key: bytes
+    """x-only, 32 bytes: what a header names as its validator."""
+    public_key64: bytes
+    """x ‖ y, 64 bytes, y even."""
+    address: bytes
+    """20 bytes."""
+
+    def __init__(self, secret: bytes) -> None:
+        """`secret`: 32 bytes, as a number in 1 … group order - 1; CryptoError otherwise."""
+        if type(secret) is not bytes or len(secret) != 32:
+            raise CryptoError("a secret key has 32 bytes")
+        if not lib.secp256k1_ec_seckey_verify(ctx, secret):
+            raise CryptoError("a secret key is in 1 … group order - 1")
+        scratch = _scratch
+        lib.secp256k1_ec_pubkey_create(ctx, scratch.public_key, secret)
+        if _serialize(scratch, scratch.public_key)[63] & 1:
+            secret = (CURVE_ORDER - int.from_bytes(secret, "big")).to_bytes(32, "big")
+            lib.secp256k1_ec_pubkey_create(ctx, scratch.public_key, secret)
+        self._secret = secret
+        self._keypair = ffi.new("secp256k1_keypair *")
+        lib.secp256k1_keypair_create(ctx, self._keypair, secret)
+        self.public_key64 = _serialize(scratch, scratch.public_key)
+        self.public_key = self.public_key64[:32]
+        self.address = address_of(self.public_key64)
+
+    @classmethod
+    def from_secret(cls, secret: bytes) -> KeyPair:
+        """The key of 32 secret bytes; CryptoError if they are none."""
+        return cls(secret)
+
+    @classmethod
+    def generate(cls, source: Runtime | Callable[[int], bytes] | None = None) -> KeyPair:
+        """A new key from a runtime's entropy, or from a function that returns n random bytes."""
+        if source is None:
+            source = Runtime()
+        # One draw in 2^128 is no key: CryptoError then, rather than a loop that a broken source
+        # of entropy would keep turning.
+        return cls((source.entropy if isinstance(source, Runtime) else source)(32))
+
+    @property
+    def secret(self) -> bytes:
+        """32 bytes, normalised to an even public key. Whoever has them can spend."""
+        return self._secret
+
+    def sign(self, message: bytes, *, aux: bytes | None = None) -> bytes:
+        """The 64-byte BIP-340 signature over 32 bytes.
+
+        Without `aux` (32 auxiliary random bytes) the same message always gives the same
+        signature, which reproducible runs need; it then is the one for 32 zero bytes.
+        """
+        if len(message) != 32 or (aux is not None and len(aux) != 32):
+            raise CryptoError("message and auxiliary bytes have 32 bytes each")
+        signature = ffi.new("unsigned char[64]")
+        if not lib.secp256k1_schnorrsig_sign32(
+            ctx, signature, message, self._keypair, ffi.NULL if aux is None else aux
+        ):
+            raise CryptoError("the curve library did not sign")
+        return bytes(ffi.buffer(signature))
+
+    def sign_recoverable(self, message: bytes) -> tuple[int, bytes, bytes]:
+        """`(v, r, s)` over 32 bytes, with v 0 or 1 and s low; RFC 6979, so deterministic."""
+        if len(message) != 32:
+            raise CryptoError("a message to sign has 32 bytes")
+        scratch = _scratch
+        compact = ffi.new("unsigned char[64]")
+        recovery_id = ffi.new("int *")
+        if not lib.secp256k1_ecdsa_sign_recoverable(
+            ctx, scratch.signature, message, self._secret, ffi.NULL, ffi.NULL
+        ):
+            raise CryptoError("the curve library did not sign")
+        lib.secp256k1_ecdsa_recoverable_signature_serialize_compact(
+            ctx, compact, recovery_id, scratch.signature
+        )
+        v = int(recovery_id[0])
+        if v > 1:  # r above the group order: nobody has met such a nonce, and v has no room
+            raise CryptoError("this message cannot be signed by this key")
+        both = bytes(ffi.buffer(compact))
+        return v, both[:32], both[32:]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyPair) and self.public_key == other.public_key
+
+    def __hash__(self) -> int:
+        return hash(self.public_key)
+
+    def __repr__(self) -> str:
+        return f"<KeyPair address=0x{self.address.hex()}>"  # never the secret
+
+
+# --- key files -----------------------------------------------------------------------------
+
+
+def save_key(path: str | os.PathLike[str], key: KeyPair) -> None:
+    """Write `key` to a new file that only its owner may read (mode 0600).
+
+    ConfigError naming the file if it exists (a key is never overwritten) or cannot be written.
+    """
+    document = {
+        "format": KEY_FORMAT,
+        "address": "0x" + key.address.hex(),
+        "public_key": key.public_key.hex(),
+        "secret": key.secret.hex(),
+    }
+    target = Path(path)
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(f"key file {target}: exists and is not overwritten") from None
+    except OSError as error:
+        raise ConfigError(f"key file {target}: {error.strerror or error}") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            json.dump(document, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        target.unlink(missing_ok=True)  # half a key is worse than none
+        raise ConfigError(f"key file {target}: {error.strerror or error}") from error
+
+
+def load_key(path: str | os.PathLike[str]) -> KeyPair:
+    """Read a key file: the JSON that `save_key` writes, or the secret as 64 hex digits.
+
+    ConfigError naming the file if it cannot be read, is readable by its group or by others, or
+    does not hold a key.
+    """
+    target = Path(path)
+    try:
+        # Without O_NONBLOCK a named pipe would be waited for.
+        with os.fdopen(os.open(target, os.O_RDONLY | _NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(f"key file {target}: not a regular file")
+            if os.name == "posix" and status.st_mode & 0o077:
+                raise ConfigError(
+                    f"key file {target}: others may read it (mode {status.st_mode & 0o777:04o}); "
+                    f"make it private with `chmod 600 {target}`"
+                )
+            data = file.read(KEY_FILE_CAP + 1)
+    except OSError as error:
+        raise ConfigError(f"key file {target}: {error.strerror or error}") from error
+    if len(data) > KEY_FILE_CAP:
+        raise ConfigError(f"key file {target}: over {KEY_FILE_CAP} bytes long")
+    try:
+        return _parse_key(data)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError, JSONDecodeError too
+        raise ConfigError(f"key file {target}: {_without_content(error)}") from None
+
+
+def _parse_key(data: bytes) -> KeyPair:
+    text = data.decode("ascii").strip()
+    if not text.startswith("{"):
+        return KeyPair(_secret_from_hex(text))
+    document = json.loads(text)
+    if document.get("format") != KEY_FORMAT:
+        raise ConfigError(f"format is not {KEY_FORMAT!r}")
+    key = KeyPair(_secret_from_hex(document.get("secret")))
+    for name, value in (("public_key", key.public_key), ("address", key.address)):
+        claimed = document.get(name)
+        if claimed is not None and claimed not in (value.hex(), "0x" + value.hex()):
+            raise ConfigError(f"{name} is not the one of its secret")
+    return key
+
+
+def _secret_from_hex(text: object) -> bytes:
+    if isinstance(text, str):
+        digits = text.removeprefix("0x")
+        if len(digits) == 64:
+            with contextlib.suppress(ValueError):
+                return bytes.fromhex(digits)
+    raise ConfigError("secret is not 64 hex digits")
+
+
+def _without_content(error: Exception) -> str:
+    """What is wrong, for a message that must not quote a secret."""
+    if isinstance(error, (ConfigError, CryptoError)):
+        return str(error)
+    return "neither JSON nor hex digits"
