@@ -1,0 +1,195 @@
+"""Transactions and their receipts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from ..errors import CryptoError, DecodeError, InvalidTransactionError
+from ..wire import (
+    Address20,
+    Hash32,
+    Max,
+    Record,
+    U,
+    bytes32,
+    cached,
+    optional,
+    record,
+    u64,
+    u128,
+    unsigned_layout,
+)
+from .crypto import KeyPair, address_of, recover_public_key, sha256
+
+__all__ = [
+    "MAX_TRANSACTION_SIZE",
+    "MIN_TRANSACTION_SIZE",
+    "RECEIPT_SUCCESS",
+    "SIGNING_DOMAIN",
+    "TRANSACTION_DOMAIN",
+    "Transaction",
+    "TransactionReceipt",
+    "intrinsic_gas",
+]
+
+SIGNING_DOMAIN: Final = b"moderntensor/tx-sign/1"
+TRANSACTION_DOMAIN: Final = b"moderntensor/tx-id/1"
+
+MAX_TRANSACTION_SIZE: Final = 131_068  # protocol, section 6: with its length, 128 KiB
+MIN_TRANSACTION_SIZE: Final = 118  # neither a recipient nor data
+
+# Gas, with the figures of Ethereum's yellow paper (and EIP-2028 for data).
+TRANSACTION_GAS: Final = 21_000
+CREATION_GAS: Final = 32_000
+ZERO_BYTE_GAS: Final = 4
+DATA_BYTE_GAS: Final = 16
+
+RECEIPT_SUCCESS: Final = 1
+
+
+def intrinsic_gas(to: bytes | None, data: bytes) -> int:
+    """What a transaction costs, in gas; there is no VM that could make it cost more."""
+    zeros = data.count(0)
+    return (
+        TRANSACTION_GAS
+        + (CREATION_GAS if to is None else 0)
+        + ZERO_BYTE_GAS * zeros
+        + DATA_BYTE_GAS * (len(data) - zeros)
+    )
+
+
+@record
+class Transaction(Record):
+    """A signed transfer of value; 118 to 131,068 bytes.
+
+    It does not say who sends it: that is recovered from the signature. A transaction is a
+    value: nothing is checked when it is made, see `validate`.
+    """
+
+    chain_id: u64
+    nonce: u64
+    """How many transactions its sender sent before this one."""
+    to: optional[Address20] = None
+    """None creates nothing yet: it only burns its gas."""
+    value: u128 = 0
+    gas_price: u64 = 1
+    gas_limit: u64
+    data: Annotated[bytes32, Max(MAX_TRANSACTION_SIZE - MIN_TRANSACTION_SIZE)] = b""
+    v: Annotated[int, U(1, hi=1)] = 0
+    """Whether the y of the signature's nonce point is odd."""
+    r: Hash32 = bytes(32)
+    s: Hash32 = bytes(32)
+    """In the lower half of the group order, so that nobody else can make a second signature."""
+
+    _hash: bytes = cached()
+    _sender: bytes = cached()
+
+    @classmethod
+    def create(
+        cls,
+        key: KeyPair,
+        *,
+        chain_id: int,
+        nonce: int,
+        to: bytes | None,
+        value: int = 0,
+        gas_price: int = 1,
+        gas_limit: int | None = None,
+        data: bytes = b"",
+    ) -> Transaction:
+        """A transaction signed by `key`; `gas_limit` defaults to just what it costs."""
+        unsigned = cls(
+            chain_id=chain_id,
+            nonce=nonce,
+            to=to,
+            value=value,
+            gas_price=gas_price,
+            gas_limit=intrinsic_gas(to, data) if gas_limit is None else gas_limit,
+            data=data,
+        )
+        v, r, s = key.sign_recoverable(unsigned.signing_hash)
+        return unsigned.replace(v=v, r=r, s=s)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Transaction:
+        """The transaction that all of `data` encodes; DecodeError if none, or too large."""
+        if len(data) > MAX_TRANSACTION_SIZE:
+            raise DecodeError(f"Transaction: {len(data)} bytes, at most {MAX_TRANSACTION_SIZE}")
+        return cls.LAYOUT.unpack(data)  # type: ignore[no-any-return]
+
+    @property
+    def hash(self) -> bytes:
+        """Names this transaction, signature included."""
+        try:
+            return self._hash
+        except AttributeError:
+            value = sha256(TRANSACTION_DOMAIN + self.encode())
+            object.__setattr__(self, "_hash", value)
+            return value
+
+    @property
+    def signing_hash(self) -> bytes:
+        """The 32 bytes that the sender signs."""
+        return sha256(SIGNING_DOMAIN + _UNSIGNED.pack(self))
+
+    @property
+    def sender(self) -> bytes:
+        """The 20-byte address that signed; recovered once, then kept.
+
+        CryptoError if the signature is nobody's, or its s is high.
+        """
+        try:
+            return self._sender
+        except AttributeError:
+            public_key = recover_public_key(self.signing_hash, self.v, self.r, self.s)
+            value = address_of(public_key)
+            object.__setattr__(self, "_sender", value)
+            return value
+
+    @property
+    def intrinsic_gas(self) -> int:
+        """What it uses of the block's gas, and pays for."""
+        return intrinsic_gas(self.to, self.data)
+
+    @property
+    def max_cost(self) -> int:
+        """What the sender must own: value and all of the gas limit. Can exceed 128 bits."""
+        return self.value + self.gas_limit * self.gas_price
+
+    def validate(self, chain_id: int, block_gas_limit: int) -> bytes:
+        """Check every rule that needs no state, and return the sender.
+
+        InvalidTransactionError with rule "size", "chain_id", "gas_price", "gas_limit" or
+        "signature": such a transaction never becomes valid on this chain.
+        """
+        size = len(self.encode())
+        if size > MAX_TRANSACTION_SIZE:
+            raise self._invalid("size", f"{size} bytes, at most {MAX_TRANSACTION_SIZE}")
+        if self.chain_id != chain_id:
+            raise self._invalid("chain_id", f"{self.chain_id}, this chain is {chain_id}")
+        if self.gas_price < 1:
+            raise self._invalid("gas_price", "0, at least 1")
+        if not self.intrinsic_gas <= self.gas_limit <= block_gas_limit:
+            raise self._invalid(
+                "gas_limit", f"{self.gas_limit}, not {self.intrinsic_gas} to {block_gas_limit}"
+            )
+        try:
+            return self.sender
+        except CryptoError as error:
+            raise self._invalid("signature", str(error)) from error
+
+    def _invalid(self, rule: str, detail: str) -> InvalidTransactionError:
+        return InvalidTransactionError(rule, detail, self.hash)
+
+
+_UNSIGNED: Final = unsigned_layout(Transaction, stop="v")
+
+
+@record
+class TransactionReceipt(Record):
+    """What became of a transaction in its block; 41 bytes, a leaf of receipts_root."""
+
+    transaction_hash: Hash32
+    status: Annotated[int, U(1, lo=RECEIPT_SUCCESS, hi=RECEIPT_SUCCESS)] = RECEIPT_SUCCESS
+    """1: done. A transaction that fails makes its whole block invalid."""
+    gas_used: u64
