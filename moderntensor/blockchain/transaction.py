@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from ..errors import CryptoError, DecodeError, InvalidTransactionError
+from ..errors import DecodeError
 from ..wire import (
     Address20,
     Hash32,
@@ -63,7 +63,8 @@ class Transaction(Record):
     """A signed transfer of value; 118 to 131,068 bytes.
 
     It does not say who sends it: that is recovered from the signature. A transaction is a
-    value: nothing is checked when it is made, see `validate`.
+    value: nothing is checked when it is made. The rules that need no state are in
+    `moderntensor.blockchain.rules`.
     """
 
     chain_id: u64
@@ -155,31 +156,6 @@ class Transaction(Record):
     def max_cost(self) -> int:
         """What the sender must own: value and all of the gas limit. Can exceed 128 bits."""
         return self.value + self.gas_limit * self.gas_price
-
-    def validate(self, chain_id: int, block_gas_limit: int) -> bytes:
-        """Check every rule that needs no state, and return the sender.
-
-        InvalidTransactionError with rule "size", "chain_id", "gas_price", "gas_limit" or
-        "signature": such a transaction never becomes valid on this chain.
-        """
-        size = len(self.encode())
-        if size > MAX_TRANSACTION_SIZE:
-            raise self._invalid("size", f"{size} bytes, at most {MAX_TRANSACTION_SIZE}")
-        if self.chain_id != chain_id:
-            raise self._invalid("chain_id", f"{self.chain_id}, this chain is {chain_id}")
-        if self.gas_price < 1:
-            raise self._invalid("gas_price", "0, at least 1")
-        if not self.intrinsic_gas <= self.gas_limit <= block_gas_limit:
-            raise self._invalid(
-                "gas_limit", f"{self.gas_limit}, not {self.intrinsic_gas} to {block_gas_limit}"
-            )
-        try:
-            return self.sender
-        except CryptoError as error:
-            raise self._invalid("signature", str(error)) from error
-
-    def _invalid(self, rule: str, detail: str) -> InvalidTransactionError:
-        return InvalidTransactionError(rule, detail, self.hash)
 
 
 _UNSIGNED: Final = unsigned_layout(Transaction, stop="v")
