@@ -1,0 +1,521 @@
+# cython: language_level=3
+"""Batches of block headers over the bytes they came in, and the rules that need no state.
+
+The compiled twin of `moderntensor/_pure/headers.py`, which says what everything means.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
+from libc.string cimport memcmp
+
+from moderntensor.errors import DecodeError, EncodeError, HeaderChainError
+
+include "sha256.pxi"
+include "header_rules.pxi"
+
+cdef extern from *:
+    """
+    /* A hash is published by its flag: whoever sees the flag sees the bytes, also from a thread
+     * that checks the same headers at the same time and writes the same values. */
+    #if defined(__GNUC__) || defined(__clang__)
+    static inline int mt_is_known(const uint8_t *flag)
+    {
+        return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+    }
+    static inline void mt_set_known(uint8_t *flag)
+    {
+        __atomic_store_n(flag, 1, __ATOMIC_RELEASE);
+    }
+    #else
+    #include <windows.h>
+    static inline int mt_is_known(const uint8_t *flag)
+    {
+        int known = *(const volatile uint8_t *)flag;
+        MemoryBarrier();
+        return known;
+    }
+    static inline void mt_set_known(uint8_t *flag)
+    {
+        MemoryBarrier();
+        *(volatile uint8_t *)flag = 1;
+    }
+    #endif
+    """
+    bint mt_is_known(const uint8_t *flag) noexcept nogil
+    void mt_set_known(uint8_t *flag) noexcept nogil
+
+cdef extern from "Python.h":
+    # With NULL for the error, numbers out of range are clipped: they are out of range here too.
+    Py_ssize_t PyNumber_AsSsize_t(object number, void *error) except? -1
+
+__all__ = [
+    "RULES",
+    "Anchor",
+    "HeaderBatch",
+    "HeaderRules",
+    "header_hash",
+    "sha256",
+    "sha256_implementation",
+    "sha256_implementations",
+]
+
+cdef enum:
+    VERSION_AT = 0
+    HEIGHT_AT = 4
+    TIMESTAMP_AT = 12
+    PREVIOUS_AT = 20
+    STATE_ROOT_AT = 52
+    TXS_ROOT_AT = 84
+    RECEIPTS_ROOT_AT = 116
+    VALIDATOR_AT = 148
+    GAS_USED_AT = 180
+    GAS_LIMIT_AT = 188
+    EXTRA_SIZE_AT = 196
+    FIXED = 197
+    SIGNATURE = 64
+    MIN_SIZE = 261
+    MAX_EXTRA = 32
+    MAX_ENCODED = 65535  # what the count of a list16 can say
+    VERSION = 1
+    BLOCKS = 5  # SHA-256 blocks of a header, whatever its size
+    CHUNK = 16  # headers hashed at a time, ahead of the rules
+
+cdef uint64_t U64_TOP = 0xFFFFFFFFFFFFFFFF
+cdef bytes SIGNING_TAG = b"moderntensor/header/1"
+
+
+cdef need_bytes(data):
+    if type(data) is not bytes:
+        raise TypeError(f"HeaderBatch needs bytes, not {type(data).__name__}")
+
+
+def sha256(data):
+    """SHA-256 of any contiguous bytes, 32 bytes."""
+    cdef uint8_t out[32]
+    cdef Py_buffer view
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"sha256 needs bytes, not {type(data).__name__}")
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    if view.len > 4096:
+        with nogil:
+            mt_sha256(<const uint8_t *>view.buf, <size_t>view.len, out)
+    else:
+        mt_sha256(<const uint8_t *>view.buf, <size_t>view.len, out)
+    PyBuffer_Release(&view)
+    return PyBytes_FromStringAndSize(<char *>out, 32)
+
+
+def header_hash(raw):
+    """The hash of one encoded header, signature included, 32 bytes."""
+    return sha256(raw)
+
+
+# --- the bytes -------------------------------------------------------------------------------
+
+
+cdef size_t header_end(const uint8_t *data, size_t size, size_t at) noexcept nogil:
+    # Where the header at `at` ends, or 0 if it is malformed.
+    cdef const uint8_t *header = span(data, size, at, MIN_SIZE)
+    cdef size_t extra
+    if header == NULL:
+        return 0
+    extra = header[EXTRA_SIZE_AT]
+    if extra > MAX_EXTRA or span(data, size, at, MIN_SIZE + extra) == NULL:
+        return 0
+    return at + MIN_SIZE + extra
+
+
+cdef malformed(const uint8_t *data, size_t size, size_t at, size_t i):
+    # The error for a header of which header_end says 0.
+    cdef size_t left = size - at
+    cdef size_t extra
+    if left < MIN_SIZE:
+        return DecodeError(f"HeaderBatch[{i}]: needs {MIN_SIZE} bytes at offset {at}, {left} left")
+    extra = data[at + EXTRA_SIZE_AT]
+    if extra > MAX_EXTRA:
+        return DecodeError(f"HeaderBatch[{i}].extra_data: {extra} bytes, at most {MAX_EXTRA}")
+    return DecodeError(
+        f"HeaderBatch[{i}]: needs {MIN_SIZE + extra} bytes at offset {at}, {left} left"
+    )
+
+
+@cython.final
+@cython.no_gc
+cdef class _Headers:
+    # The bytes of a batch, where each header starts, and the hashes known so far; shared by all
+    # slices. `base` stays valid because `data` is held and immutable.
+    cdef bytes data
+    cdef const uint8_t *base
+    cdef size_t size
+    cdef size_t *offsets  # one more than there are headers: the end of the last
+    cdef uint8_t *hashes
+    cdef uint8_t *known
+    cdef size_t count
+
+    def __dealloc__(self):
+        PyMem_Free(self.offsets)
+        PyMem_Free(self.hashes)
+        PyMem_Free(self.known)
+
+    cdef int reserve(self, size_t start, size_t most) except -1:
+        # Room for `most` headers, a number that the caller took from the bytes that are there.
+        self.base = <const uint8_t *>PyBytes_AS_STRING(self.data)
+        self.size = <size_t>PyBytes_GET_SIZE(self.data)
+        self.offsets = <size_t *>PyMem_Malloc((most + 1) * sizeof(size_t))
+        self.hashes = <uint8_t *>PyMem_Malloc(most * 32)
+        self.known = <uint8_t *>PyMem_Calloc(most, 1)
+        if self.offsets == NULL or self.hashes == NULL or self.known == NULL:
+            raise MemoryError
+        self.offsets[0] = start
+        return 0
+
+    cdef int append(self) except -1:
+        cdef size_t end = header_end(self.base, self.size, self.offsets[self.count])
+        if end == 0:
+            raise malformed(self.base, self.size, self.offsets[self.count], self.count)
+        self.count += 1
+        self.offsets[self.count] = end
+        return 0
+
+    cdef void hash_run(self, size_t start, size_t stop) noexcept nogil:
+        # Makes the hashes of start .. stop known, each once.
+        cdef size_t end, i
+        while start < stop:
+            if mt_is_known(self.known + start):
+                start += 1
+                continue
+            end = start + 1
+            while end < stop and not mt_is_known(self.known + end):
+                end += 1
+            mt_sha256_run(
+                self.base, self.offsets + start, end - start, BLOCKS, self.hashes + 32 * start)
+            for i in range(start, end):
+                mt_set_known(self.known + i)
+            start = end
+
+
+cdef _Headers read_list(data):
+    need_bytes(data)
+    cdef _Headers headers = _Headers.__new__(_Headers)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
+    cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef size_t count, i
+    if size < 2:
+        raise DecodeError(f"HeaderBatch: needs 2 bytes at offset 0, {size} left")
+    count = <size_t>base[0] << 8 | base[1]
+    if count * MIN_SIZE > size - 2:
+        raise DecodeError(
+            f"HeaderBatch: {count} items need {count * MIN_SIZE} bytes, {size - 2} left"
+        )
+    headers.data = data
+    headers.reserve(2, count)
+    for i in range(count):
+        headers.append()
+    if headers.offsets[count] != size:
+        raise DecodeError(f"HeaderBatch: {size - headers.offsets[count]} trailing bytes")
+    return headers
+
+
+cdef _Headers NO_HEADERS = read_list(b"\0\0")
+
+
+# --- the rules -------------------------------------------------------------------------------
+
+
+cdef struct Walk:
+    const uint8_t *parent  # its hash
+    uint64_t height
+    bint slotted  # false: the parent lies before genesis, so any slot is later
+    uint64_t slot
+    uint64_t latest
+    Rule broken
+
+
+cdef size_t walk(
+    _Headers headers, size_t start, size_t stop, HeaderRules rules, const uint8_t *keys,
+    size_t key_count, const uint8_t *point, size_t points, Walk *at
+) noexcept nogil:
+    # Checks headers start .. stop and gives the place of the first bad one, or stop.
+    # `point` and `points` are the checkpoints still ahead.
+    cdef size_t i
+    cdef const uint8_t *header
+    cdef uint64_t timestamp, slot
+    cdef const uint8_t *digest
+    for i in range(start, stop):
+        if (i - start) % CHUNK == 0:
+            headers.hash_run(i, min(i + CHUNK, stop))
+        header = headers.base + headers.offsets[i]
+        digest = headers.hashes + 32 * i
+        if mt_load_be32(header + VERSION_AT) != VERSION:
+            at.broken = R_VERSION
+            return i
+        if mt_load_be64(header + GAS_LIMIT_AT) != rules.gas_limit:
+            at.broken = R_GAS_LIMIT
+            return i
+        if mt_load_be64(header + GAS_USED_AT) > rules.gas_limit:
+            at.broken = R_GAS_USED
+            return i
+        if at.height == U64_TOP or mt_load_be64(header + HEIGHT_AT) != at.height + 1:
+            at.broken = R_HEIGHT
+            return i
+        if memcmp(header + PREVIOUS_AT, at.parent, 32) != 0:
+            at.broken = R_PREVIOUS_HASH
+            return i
+        timestamp = mt_load_be64(header + TIMESTAMP_AT)
+        if timestamp < rules.genesis_timestamp:
+            at.broken = R_SLOT
+            return i
+        slot = (timestamp - rules.genesis_timestamp) // rules.block_time
+        if at.slotted and slot <= at.slot:
+            at.broken = R_SLOT
+            return i
+        if timestamp > at.latest:
+            at.broken = R_FUTURE
+            return i
+        if points and mt_load_be64(point) == at.height + 1:
+            if memcmp(point + 8, digest, 32) != 0:
+                at.broken = R_CHECKPOINT
+                return i
+            point += CHECKPOINT
+            points -= 1
+        if key_count and memcmp(keys + 32 * (slot % key_count), header + VALIDATOR_AT, 32) != 0:
+            at.broken = R_VALIDATOR
+            return i
+        at.parent = digest
+        at.height += 1
+        at.slotted = True
+        at.slot = slot
+    at.broken = R_NONE
+    return stop
+
+
+@cython.final
+@cython.no_gc
+cdef class HeaderBatch:
+    """A run of headers over one `bytes` object, which slices share together with the hashes
+    already computed. Nothing is made per header until somebody asks for it.
+
+    `HeaderBatch(data)` reads a `list16[header]`: a u16 count and the headers. DecodeError if
+    malformed or if bytes are left over. Indexes count from the start of the slice, negative
+    ones from its end; IndexError outside.
+    """
+
+    cdef _Headers all
+    cdef size_t start
+    cdef size_t stop
+
+    def __cinit__(self, data):
+        # Here and not in __init__, so that no call can change a batch that others read.
+        self.set(NO_HEADERS if data is NO_HEADERS else read_list(data))
+
+    cdef void set(self, _Headers headers) noexcept:
+        self.all = headers
+        self.start = 0
+        self.stop = headers.count
+
+    @classmethod
+    def from_concatenated(cls, data):
+        """From headers one after another, without a count. DecodeError if malformed."""
+        need_bytes(data)
+        cdef _Headers headers = _Headers.__new__(_Headers)
+        cdef HeaderBatch batch = HeaderBatch.__new__(HeaderBatch, NO_HEADERS)
+        headers.data = data
+        headers.reserve(0, <size_t>PyBytes_GET_SIZE(data) // MIN_SIZE)
+        while headers.offsets[headers.count] != headers.size:
+            headers.append()
+        batch.set(headers)
+        return batch
+
+    @classmethod
+    def join(cls, headers):
+        """From encoded headers, one `bytes` each. DecodeError if one is malformed."""
+        cdef list parts = list(headers)
+        cdef size_t i, end, size
+        cdef const uint8_t *raw
+        for i in range(<size_t>len(parts)):
+            need_bytes(parts[i])
+            raw = <const uint8_t *>PyBytes_AS_STRING(parts[i])
+            size = <size_t>PyBytes_GET_SIZE(parts[i])
+            end = header_end(raw, size, 0)
+            if end == 0:
+                raise malformed(raw, size, 0, i)
+            if end != size:
+                raise DecodeError(f"HeaderBatch[{i}]: {size - end} trailing bytes")
+        return HeaderBatch.from_concatenated(b"".join(parts))
+
+    def __len__(self):
+        return <Py_ssize_t>(self.stop - self.start)
+
+    def __getitem__(self, where):
+        """A slice of step 1, sharing the bytes and the hashes."""
+        if not isinstance(where, slice):
+            raise TypeError("HeaderBatch takes slices; raw(i) or header(i, layout) give one header")
+        start, stop, step = where.indices(len(self))
+        if step != 1:
+            raise ValueError("HeaderBatch takes slices of step 1 only")
+        cdef HeaderBatch part = HeaderBatch.__new__(HeaderBatch, NO_HEADERS)
+        part.all = self.all
+        part.start = self.start + <size_t>start
+        part.stop = self.start + <size_t>max(start, stop)
+        return part
+
+    def __repr__(self):
+        return f"HeaderBatch({len(self)} headers)"
+
+    def encode(self):
+        """The `list16[header]` encoding of this slice. EncodeError over 65,535 headers."""
+        cdef size_t count = self.stop - self.start
+        if count > MAX_ENCODED:
+            raise EncodeError(f"HeaderBatch: {count} items, at most {MAX_ENCODED}")
+        cdef size_t at = self.all.offsets[self.start]
+        cdef size_t size = self.all.offsets[self.stop] - at
+        return count.to_bytes(2, "big") + PyBytes_FromStringAndSize(
+            <const char *>self.all.base + at, <Py_ssize_t>size)
+
+    # --- one header --------------------------------------------------------------------------
+
+    cdef Py_ssize_t at(self, i) except -1:
+        # The place of header `i` in the shared arrays.
+        cdef Py_ssize_t count = <Py_ssize_t>(self.stop - self.start)
+        cdef Py_ssize_t n = PyNumber_AsSsize_t(i, NULL)
+        if n < 0:
+            n += count
+        if n < 0 or n >= count:
+            raise IndexError("header index out of range")
+        return <Py_ssize_t>self.start + n
+
+    cdef const uint8_t *header_at(self, i) except NULL:
+        return self.all.base + self.all.offsets[self.at(i)]
+
+    cdef bytes bytes32(self, i, size_t where):
+        return PyBytes_FromStringAndSize(<const char *>self.header_at(i) + where, 32)
+
+    cdef bytes digest(self, size_t at):
+        self.all.hash_run(at, at + 1)
+        return PyBytes_FromStringAndSize(<char *>self.all.hashes + 32 * at, 32)
+
+    def raw(self, i):
+        """The bytes of header `i`, signature included."""
+        cdef size_t at = <size_t>self.at(i)
+        cdef size_t start = self.all.offsets[at]
+        return PyBytes_FromStringAndSize(
+            <const char *>self.all.base + start, <Py_ssize_t>(self.all.offsets[at + 1] - start))
+
+    def hash(self, i):
+        """The hash of header `i`, 32 bytes; computed once."""
+        return self.digest(<size_t>self.at(i))
+
+    def hashes(self):
+        """The hashes of all headers of this slice."""
+        cdef size_t at
+        with nogil:
+            self.all.hash_run(self.start, self.stop)
+        return [self.digest(at) for at in range(self.start, self.stop)]
+
+    def signing_hash(self, i):
+        """What the signature of header `i` signs, 32 bytes."""
+        cdef const uint8_t *header = self.header_at(i)
+        cdef mt_sha256_ctx ctx
+        cdef uint8_t out[32]
+        mt_sha256_init(&ctx)
+        mt_sha256_update(
+            &ctx, <const uint8_t *>PyBytes_AS_STRING(SIGNING_TAG),
+            <size_t>PyBytes_GET_SIZE(SIGNING_TAG))
+        mt_sha256_update(&ctx, header, FIXED + <size_t>header[EXTRA_SIZE_AT])
+        mt_sha256_final(&ctx, out)
+        return PyBytes_FromStringAndSize(<char *>out, 32)
+
+    def signature(self, i):
+        """The signature of header `i`, 64 bytes."""
+        cdef size_t end = self.all.offsets[self.at(i) + 1]
+        return PyBytes_FromStringAndSize(<const char *>self.all.base + end - SIGNATURE, SIGNATURE)
+
+    def height(self, i):
+        """The height of header `i`."""
+        return mt_load_be64(self.header_at(i) + HEIGHT_AT)
+
+    def timestamp(self, i):
+        """The timestamp of header `i`, Unix seconds."""
+        return mt_load_be64(self.header_at(i) + TIMESTAMP_AT)
+
+    def previous_hash(self, i):
+        """The previous_hash of header `i`, 32 bytes."""
+        return self.bytes32(i, PREVIOUS_AT)
+
+    def state_root(self, i):
+        """The state_root of header `i`, 32 bytes."""
+        return self.bytes32(i, STATE_ROOT_AT)
+
+    def txs_root(self, i):
+        """The txs_root of header `i`, 32 bytes."""
+        return self.bytes32(i, TXS_ROOT_AT)
+
+    def receipts_root(self, i):
+        """The receipts_root of header `i`, 32 bytes."""
+        return self.bytes32(i, RECEIPTS_ROOT_AT)
+
+    def validator(self, i):
+        """The validator's key of header `i`, 32 bytes."""
+        return self.bytes32(i, VALIDATOR_AT)
+
+    def gas_used(self, i):
+        """The gas_used of header `i`."""
+        return mt_load_be64(self.header_at(i) + GAS_USED_AT)
+
+    def gas_limit(self, i):
+        """The gas_limit of header `i`."""
+        return mt_load_be64(self.header_at(i) + GAS_LIMIT_AT)
+
+    def header(self, i, layout):
+        """Header `i` as an object of the layout's class. DecodeError if the layout disagrees."""
+        cdef size_t at = <size_t>self.at(i)
+        found, end = layout.unpack_from(self.all.data, self.all.offsets[at])
+        if end != self.all.offsets[at + 1]:
+            raise DecodeError("HeaderBatch: the layout is not that of a header")
+        return found
+
+    # --- the rules ---------------------------------------------------------------------------
+
+    def check(self, anchor, rules, now):
+        """Every rule that needs neither state nor signatures, for every header in order.
+
+        `now` is Unix seconds. Raises HeaderChainError for the first header that breaks a rule.
+        """
+        good, rule = self.check_prefix(anchor, rules, now)
+        if rule is not None:
+            raise HeaderChainError(good, anchor[1] + 1 + good, rule)
+
+    def check_prefix(self, anchor, rules, now):
+        """(how many headers obey all rules, the rule that the next one breaks or None)."""
+        if type(rules) is not HeaderRules:
+            raise TypeError(f"check needs HeaderRules, not {type(rules).__name__}")
+        cdef HeaderRules by = rules
+        cdef Walk at
+        cdef uint64_t timestamp, limit
+        cdef size_t first_bad, key_count, points
+        cdef const uint8_t *keys
+        cdef const uint8_t *point
+        parent, height, time = anchor
+        hash32("Anchor.hash", parent, EncodeError)
+        at.height = number("Anchor.height", height, 0, U64_MAX, EncodeError)
+        timestamp = number("Anchor.timestamp", time, 0, U64_MAX, EncodeError)
+        limit = number("now", now, 0, U64_MAX, EncodeError)
+        at.latest = U64_TOP if limit > U64_TOP - by.max_drift else limit + by.max_drift
+        at.parent = <const uint8_t *>PyBytes_AS_STRING(parent)
+        at.slotted = timestamp >= by.genesis_timestamp
+        at.slot = (timestamp - by.genesis_timestamp) // by.block_time if at.slotted else 0
+        at.broken = R_NONE
+        keys = <const uint8_t *>PyBytes_AS_STRING(by.keys)
+        key_count = <size_t>PyBytes_GET_SIZE(by.keys) // 32
+        point = <const uint8_t *>PyBytes_AS_STRING(by.points)
+        points = <size_t>PyBytes_GET_SIZE(by.points) // CHECKPOINT
+        with nogil:
+            while points and mt_load_be64(point) <= at.height:
+                point += CHECKPOINT
+                points -= 1
+            first_bad = walk(
+                self.all, self.start, self.stop, by, keys, key_count, point, points, &at)
+        rule = None if at.broken == R_NONE else RULES[<int>at.broken]
+        return first_bad - self.start, rule
