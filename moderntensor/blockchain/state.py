@@ -1,0 +1,151 @@
+"""Accounts, and the store that they live in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ..backend import merkle
+from ..storage import DEFAULT_MAP_SIZE, ReadTransaction, Store, WriteTransaction, open_store
+from ..wire import Hash32, Record, record, u64, u128
+from .crypto import sha256
+from .state_tree import ACCOUNT_SIZE, StateTree, prove, state_root
+from .tables import ACCOUNTS, TABLES
+
+__all__ = [
+    "EMPTY_ACCOUNT",
+    "Account",
+    "StateDB",
+    "StateTree",
+    "apply_changes",
+    "read_account",
+    "state_root",
+    "verify_account",
+]
+
+
+@record
+class Account(Record):
+    """What an address has: 88 bytes. One with nonce 0 and balance 0 does not exist."""
+
+    nonce: u64 = 0
+    balance: u128 = 0
+    storage_root: Hash32 = bytes(32)  # zero: there are no contracts yet
+    code_hash: Hash32 = bytes(32)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is the same as no account at all."""
+        return self.nonce == 0 and self.balance == 0
+
+
+EMPTY_ACCOUNT: Final = Account()
+
+
+def read_account(txn: ReadTransaction, address: bytes) -> Account:
+    """The account of a 20-byte address; `EMPTY_ACCOUNT` where there is none."""
+    found = txn.get(ACCOUNTS, sha256(address))
+    return EMPTY_ACCOUNT if found is None else Account.decode(found[-ACCOUNT_SIZE:])
+
+
+def encode_changes(changes: Mapping[bytes, Account | None]) -> dict[bytes, bytes | None]:
+    """What `StateTree.apply` wants: each account as bytes, None for one that does not exist."""
+    return {
+        address: None if account is None or account.is_empty else account.encode()
+        for address, account in changes.items()
+    }
+
+
+def apply_changes(txn: WriteTransaction, changes: Mapping[bytes, Account | None]) -> bytes:
+    """Set accounts by address (None: it is gone) and return the new state root.
+
+    Only the paths to them are read and written. For many blocks in one transaction a
+    `StateTree` kept over all of them writes each node once.
+    """
+    tree = StateTree(txn)
+    root = tree.apply(encode_changes(changes))
+    tree.flush()
+    return root
+
+
+def verify_account(
+    root: bytes, address: bytes, account: Account | None, proof: Sequence[bytes]
+) -> bool:
+    """Whether `address` has `account` (None or an empty one: none) in the state under `root`.
+
+    Needs nothing but the arguments. `proof` is what `StateDB.prove` gave.
+    """
+    encoded = None if account is None or account.is_empty else account.encode()
+    return merkle.verify_state_proof(root, sha256(address), encoded, proof)
+
+
+class StateDB:
+    """The accounts of a chain as its last commit left them, and the store under them.
+
+    Addresses are 20 bytes. Safe to use from several threads; each call sees one commit.
+    """
+
+    def __init__(
+        self, storage: str | Path | Store | None = None, *, map_size: int = DEFAULT_MAP_SIZE
+    ) -> None:
+        """Open the store in a directory (made if missing), or in memory (None), or use a
+        given one, which then stays open when this object is closed.
+
+        `map_size`: see `open_store`. StorageError if the store cannot be opened.
+        """
+        self._owns_store = not isinstance(storage, Store)
+        self.store: Store = (
+            storage
+            if isinstance(storage, Store)
+            else open_store(storage, TABLES, map_size=map_size)
+        )
+
+    def get_account(self, address: bytes) -> Account:
+        """The account; `EMPTY_ACCOUNT` where there is none."""
+        with self.store.read() as txn:
+            return read_account(txn, address)
+
+    def balance(self, address: bytes) -> int:
+        return self.get_account(address).balance
+
+    def nonce(self, address: bytes) -> int:
+        """How many transactions the address has sent."""
+        return self.get_account(address).nonce
+
+    @property
+    def root(self) -> bytes:
+        """The state root of the last commit; 32 zero bytes while there is no account."""
+        with self.store.read() as txn:
+            return state_root(txn)
+
+    @property
+    def account_count(self) -> int:
+        with self.store.read() as txn:
+            return txn.count(ACCOUNTS)
+
+    def prove(self, address: bytes) -> tuple[Account, list[bytes]]:
+        """The account, or `EMPTY_ACCOUNT`, and the proof that it is so under `root`.
+
+        `verify_account` checks it. At most 257 items of at most 120 bytes; around log2 of the
+        number of accounts in practice.
+        """
+        with self.store.read() as txn:
+            return read_account(txn, address), prove(txn, sha256(address))
+
+    def close(self) -> None:
+        """Close the store, if this object opened it. Idempotent."""
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
