@@ -46,6 +46,8 @@ class Frame:
 
     def __init__(self, type: int, payload: bytes) -> None:
         _check(type, payload)
+        if hasattr(self, "payload"):
+            raise AttributeError("Frame is read-only")
         _set_type(self, int(type))
         _set_payload(self, payload)
 
@@ -82,6 +84,10 @@ def _decoded(frame_type: int, payload: bytes) -> Frame:
     return frame
 
 
+# A frame without payload says nothing but its type: one object serves all of them.
+_EMPTY_FRAMES = tuple(_decoded(number, b"") for number in range(_TYPES))
+
+
 def _check(frame_type: object, payload: object) -> None:
     if not isinstance(frame_type, int) or isinstance(frame_type, bool):
         raise EncodeError(f"frame type must be an int, not {type(frame_type).__name__}")
@@ -111,7 +117,7 @@ def encode_frames(frames: Iterable[tuple[int, bytes]]) -> bytes:
     Raises `EncodeError` as `encode_frame` does, and for an item that is not such a tuple.
     """
     parts: list[bytes] = []
-    for item in frames:
+    for item in list(frames):
         if not isinstance(item, tuple) or len(item) != 2:
             raise EncodeError("frame must be a tuple of type and payload")
         _check(*item)
@@ -222,21 +228,22 @@ class FrameDecoder:
         buffer.
         """
         if self._error is not None:
-            raise self._error
-        if not 0 <= n <= self._buffer_size:
+            raise self._error.with_traceback(None)
+        view = self._view if self._view is not None else memoryview(b"")
+        if not 0 <= n <= len(view):
             raise ValueError("more bytes than the read buffer holds")
-        return self._take(bytes(self.get_buffer(n)[:n]))
+        return self._take(bytes(view[:n]))
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """The frames completed by `data`, of any length. Raises as `buffer_updated` does."""
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         return self._take(data if type(data) is bytes else bytes(memoryview(data)))
 
     def resume(self) -> list[Frame]:
         """Go on after a pause: the frames in what was kept unread. Raises as `feed` does."""
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         if not self._paused:
             return []
         self._paused = False
@@ -301,7 +308,7 @@ class FrameDecoder:
             self._type, self._expected, self._payload = frame_type, length - 1, bytearray()
 
     def _emit(self, frames: list[Frame], frame_type: int, payload: bytes) -> None:
-        frames.append(_decoded(frame_type, payload))
+        frames.append(_decoded(frame_type, payload) if payload else _EMPTY_FRAMES[frame_type])
         self._expected = 0
         self._frames_decoded += 1
         self._bytes_decoded += HEADER_SIZE + len(payload)

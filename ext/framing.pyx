@@ -1,0 +1,475 @@
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Frames on a byte stream: `[length u32][type u8][payload]`, length = 1 + payload bytes.
+
+The compiled twin of `moderntensor/_pure/framing.py`: the same results, the same errors.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.ref cimport Py_XDECREF, PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from moderntensor.errors import EncodeError, FrameError
+
+cdef extern from "Python.h":
+    int PyBool_Check(object)
+    int PyLong_Check(object)
+    int PyTuple_Check(object)
+    long PyLong_AsLongAndOverflow(object, int*) except? -1
+    Py_ssize_t PyTuple_GET_SIZE(object)
+    # Borrowed references, so that a walk over a list costs no counting.
+    PyObject* PyTuple_GET_ITEM(PyObject*, Py_ssize_t)
+    PyObject* PyList_GET_ITEM(PyObject*, Py_ssize_t)
+    PyObject* PyBytes_FromStringAndSize_raw "PyBytes_FromStringAndSize"(
+        const char*, Py_ssize_t) except NULL
+    char* PyBytes_AS_STRING_raw "PyBytes_AS_STRING"(PyObject*)
+    int _PyBytes_Resize(PyObject**, Py_ssize_t) except -1
+
+HEADER_SIZE = 5
+MAX_PAYLOAD = 10 * 1024 * 1024  # the protocol: no cap exceeds 10 MiB
+DEFAULT_BUFFER_SIZE = 256 * 1024  # one read; a secure record is at most this long
+
+cdef enum:
+    HEADER = 5
+    LENGTH = 4
+    TYPES = 256
+    PAYLOAD_LIMIT = 10 * 1024 * 1024
+    BUFFER_LIMIT = 16 * 1024 * 1024
+    # What an admitted frame may take before its bytes are there.
+    FIRST_ALLOCATION = 1024
+
+
+@cython.final
+@cython.freelist(4096)
+cdef class Frame:
+    """One frame: `type` 0..255 and `payload`. Immutable, compared by value.
+
+    Raises `EncodeError` for what no frame can hold.
+    """
+
+    # Neither can refer back to the frame, so the collector need not track it.
+    cdef readonly uint8_t type
+    cdef readonly bytes payload
+
+    def __init__(self, type, payload):
+        cdef int frame_type = check_type(type)
+        check_payload(payload)
+        if self.payload is not None:
+            raise AttributeError("Frame is read-only")
+        self.type = <uint8_t>frame_type
+        self.payload = payload
+
+    def __eq__(self, other):
+        cdef Frame that
+        if not isinstance(other, Frame):
+            return NotImplemented
+        that = <Frame>other
+        return self.type == that.type and self.payload == that.payload
+
+    def __hash__(self):
+        return hash((self.type, self.payload))
+
+    def __repr__(self):
+        return f"Frame(type=0x{self.type:02x}, payload={self.payload!r})"
+
+    def __reduce__(self):
+        return Frame, (self.type, self.payload)
+
+
+cdef inline Frame new_frame(uint8_t frame_type, bytes payload):
+    cdef Frame frame = Frame.__new__(Frame)
+    frame.type = frame_type
+    frame.payload = payload
+    return frame
+
+
+# A frame without payload says nothing but its type: one object serves all of them.
+cdef tuple EMPTY_FRAMES = tuple([Frame(number, b"") for number in range(TYPES)])
+
+
+cdef inline int check_type(frame_type) except -1:
+    cdef int overflow = 0
+    cdef long value
+    if not PyLong_Check(frame_type) or PyBool_Check(frame_type):
+        raise EncodeError(f"frame type must be an int, not {type(frame_type).__name__}")
+    value = PyLong_AsLongAndOverflow(frame_type, &overflow)
+    if overflow or value < 0 or value >= TYPES:
+        raise EncodeError("frame type must be from 0 to 255")
+    return <int>value
+
+
+cdef inline int check_payload(payload) except -1:
+    if not PyBytes_CheckExact(payload):
+        raise EncodeError(f"frame payload must be bytes, not {type(payload).__name__}")
+    if PyBytes_GET_SIZE(payload) > PAYLOAD_LIMIT:
+        raise EncodeError(
+            f"frame payload of {PyBytes_GET_SIZE(payload)} bytes is over the maximum of "
+            f"{PAYLOAD_LIMIT}"
+        )
+    return 0
+
+
+cdef inline uint8_t* put_frame(uint8_t* to, int frame_type, PyObject* payload) noexcept:
+    """Writes a checked frame; where the next one goes."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(<object>payload)
+    cdef uint32_t length = <uint32_t>(size + 1)
+    to[0] = <uint8_t>(length >> 24)
+    to[1] = <uint8_t>(length >> 16)
+    to[2] = <uint8_t>(length >> 8)
+    to[3] = <uint8_t>length
+    to[4] = <uint8_t>frame_type
+    memcpy(to + HEADER, PyBytes_AS_STRING_raw(payload), <size_t>size)
+    return to + HEADER + size
+
+
+def encode_frame(type, payload):
+    """The bytes of one frame: 5 more than `payload`.
+
+    Raises `EncodeError` for a type outside 0..255, a payload that is not exactly `bytes`, or one
+    over `MAX_PAYLOAD` (10 MiB).
+    """
+    cdef int frame_type = check_type(type)
+    cdef bytes frame
+    check_payload(payload)
+    frame = PyBytes_FromStringAndSize(NULL, HEADER + PyBytes_GET_SIZE(payload))
+    put_frame(<uint8_t*>PyBytes_AS_STRING(frame), frame_type, <PyObject*>payload)
+    return frame
+
+
+def encode_frames(frames):
+    """The bytes of `(type, payload)` tuples one after another, in one buffer.
+
+    Raises `EncodeError` as `encode_frame` does, and for an item that is not such a tuple.
+    """
+    # A list of our own: nobody can change it between the two walks.
+    cdef list items = list(frames)
+    cdef PyObject* item
+    cdef Py_ssize_t i, count = len(items), size = 0
+    cdef bytes out
+    cdef uint8_t* to
+    for i in range(count):
+        item = PyList_GET_ITEM(<PyObject*>items, i)
+        if not PyTuple_Check(<object>item) or PyTuple_GET_SIZE(<object>item) != 2:
+            raise EncodeError("frame must be a tuple of type and payload")
+        check_type(<object>PyTuple_GET_ITEM(item, 0))
+        check_payload(<object>PyTuple_GET_ITEM(item, 1))
+        size += HEADER + PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(item, 1))
+    out = PyBytes_FromStringAndSize(NULL, size)
+    to = <uint8_t*>PyBytes_AS_STRING(out)
+    for i in range(count):
+        item = PyList_GET_ITEM(<PyObject*>items, i)
+        to = put_frame(
+            to, check_type(<object>PyTuple_GET_ITEM(item, 0)), PyTuple_GET_ITEM(item, 1)
+        )
+    return out
+
+
+@cython.final
+cdef class FrameDecoder:
+    """Turns a byte stream, however it is split, into frames.
+
+    `caps` maps each admitted type to its payload cap in bytes (at most `MAX_PAYLOAD`); a type that
+    is absent is not admitted. The cap is looked up once, when the fifth byte of a frame is there:
+    over it nothing more is kept. A frame within it is collected into memory that grows as its
+    bytes arrive.
+
+    Bad bytes do not raise from the call that meets them: that call returns the frames before them
+    and sets `error`; every later call raises that error.
+
+    After a frame of type `pause_after` decoding pauses, once: what follows is kept unread, up to
+    `buffer_size` bytes, until `resume()`. So caps can be changed before what is glued behind.
+    """
+
+    cdef uint32_t _limits[TYPES]  # greatest length field admitted: cap + 1; 0: not admitted
+    cdef Py_ssize_t _buffer_size
+    cdef object _view  # of the read buffer; made when a socket first asks, never resized
+    cdef uint8_t* _buffer
+    cdef uint8_t _header[HEADER]
+    cdef int _header_size  # bytes of a frame that is not admitted yet; less than 5
+    cdef uint8_t _type
+    cdef PyObject* _payload  # a bytes object that nobody else has seen, or NULL
+    cdef Py_ssize_t _payload_size  # how much of it is filled
+    cdef Py_ssize_t _payload_room
+    cdef Py_ssize_t _expected
+    cdef bytearray _held
+    cdef bint _paused
+    cdef object _error
+    cdef uint64_t _frames_decoded
+    cdef uint64_t _bytes_decoded
+    cdef public int pause_after
+
+    def __cinit__(self, caps, *, buffer_size=256 * 1024, pause_after=-1):
+        """Raises ValueError for a cap over `MAX_PAYLOAD`, a type outside 0..255, or a
+        `buffer_size` outside 1 byte to 16 MiB."""
+        if not 1 <= buffer_size <= BUFFER_LIMIT:
+            raise ValueError(f"buffer_size must be from 1 to {BUFFER_LIMIT}")
+        self._buffer_size = buffer_size
+        self._held = bytearray()
+        self.pause_after = pause_after
+        for frame_type, cap in caps.items():
+            self.set_cap(frame_type, cap)
+
+    def __dealloc__(self):
+        Py_XDECREF(self._payload)
+
+    # --- caps ------------------------------------------------------------------------------
+
+    def set_cap(self, type, cap):
+        """Admit frames of `type` with up to `cap` payload bytes, or none (None), from now on.
+
+        A frame whose header was admitted before is still read to its end. Raises ValueError for a
+        type outside 0..255 or a cap outside 0..`MAX_PAYLOAD`.
+        """
+        if not 0 <= type < TYPES:
+            raise ValueError("frame type must be from 0 to 255")
+        if cap is None:
+            self._limits[<uint8_t>type] = 0
+            return
+        if not 0 <= cap <= PAYLOAD_LIMIT:
+            raise ValueError(f"cap must be from 0 to {PAYLOAD_LIMIT} bytes")
+        self._limits[<uint8_t>type] = <uint32_t>cap + 1
+
+    def cap(self, type):
+        """The payload cap of `type` in bytes, or None if it is not admitted."""
+        if not 0 <= type < TYPES:
+            raise ValueError("frame type must be from 0 to 255")
+        cdef uint32_t limit = self._limits[<uint8_t>type]
+        return None if limit == 0 else limit - 1
+
+    # --- bytes in, frames out --------------------------------------------------------------
+
+    def get_buffer(self, sizehint):
+        """The decoder's own read buffer, `buffer_size` bytes, for `asyncio.BufferedProtocol`.
+
+        It is valid as long as the decoder lives and is overwritten by the next read; `sizehint`
+        is not used.
+        """
+        if self._view is None:
+            data = PyByteArray_FromStringAndSize(NULL, self._buffer_size)
+            self._view = memoryview(data)
+            self._buffer = <uint8_t*>PyByteArray_AS_STRING(data)
+        return self._view
+
+    def buffer_updated(self, Py_ssize_t n):
+        """The frames completed by the first `n` bytes of the read buffer.
+
+        Raises the `FrameError` that an earlier call met; ValueError if `n` is not within the
+        buffer.
+        """
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if n < 0 or n > (0 if self._buffer == NULL else self._buffer_size):
+            raise ValueError("more bytes than the read buffer holds")
+        return self._take(self._buffer, n)
+
+    def feed(self, data):
+        """The frames completed by `data`, of any length. Raises as `buffer_updated` does."""
+        cdef Py_buffer buffer
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if PyBytes_CheckExact(data):
+            return self._take(<uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        view = memoryview(data)
+        if not view.c_contiguous:
+            return self.feed(bytes(view))
+        PyObject_GetBuffer(view, &buffer, PyBUF_SIMPLE)
+        try:
+            return self._take(<uint8_t*>buffer.buf, buffer.len)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def resume(self):
+        """Go on after a pause: the frames in what was kept unread. Raises as `feed` does."""
+        cdef bytearray held
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        if not self._paused:
+            return []
+        self._paused = False
+        held, self._held = self._held, bytearray()
+        return self._take(<uint8_t*>PyByteArray_AS_STRING(held), len(held))
+
+    cdef list _take(self, const uint8_t* data, Py_ssize_t size):
+        cdef list frames = []
+        cdef const uint8_t* end = data + size
+        cdef Py_ssize_t wanted
+        while self._error is None:
+            if self._paused:
+                self._hold(data, end - data)
+                break
+            if self._payload != NULL:
+                data += self._collect(data, end - data)
+                if self._payload_size < self._expected:
+                    break
+                self._emit_collected(frames)
+            elif self._header_size or end - data < HEADER:
+                wanted = min(HEADER - self._header_size, end - data)
+                memcpy(self._header + self._header_size, data, <size_t>wanted)
+                self._header_size += <int>wanted
+                data += wanted
+                if self._header_size < HEADER:
+                    if self._header_size == LENGTH and length_of(self._header) == 0:
+                        self._fail(FrameError("empty"))
+                    break
+                self._header_size = 0
+                self._admit(frames, length_of(self._header), self._header[LENGTH])
+            else:
+                data = self._take_whole(data, end, frames)
+        return frames
+
+    cdef const uint8_t* _take_whole(
+        self, const uint8_t* data, const uint8_t* end, list frames
+    ) except NULL:
+        """Frames that lie whole between `data` and `end`; where to go on after them."""
+        cdef const uint32_t* limits = self._limits
+        cdef const uint8_t* start = data
+        cdef int pause_after = self.pause_after
+        cdef uint64_t count = 0
+        cdef uint32_t size
+        cdef uint8_t frame_type
+        while end - data >= HEADER:
+            size = length_of(data) - 1  # length 0 wraps to what no limit admits
+            frame_type = data[LENGTH]
+            if size >= limits[frame_type] or end - data - HEADER < <Py_ssize_t>size:
+                self._frames_decoded += count
+                self._bytes_decoded += <uint64_t>(data - start)
+                self._admit(frames, size + 1, frame_type)
+                return data + HEADER
+            if size == 0:
+                frames.append(<object>PyTuple_GET_ITEM(<PyObject*>EMPTY_FRAMES, frame_type))
+            else:
+                frames.append(
+                    new_frame(frame_type, PyBytes_FromStringAndSize(<char*>data + HEADER, size))
+                )
+            count += 1
+            data += HEADER + <Py_ssize_t>size
+            if frame_type == pause_after:
+                self.pause_after = -1
+                self._paused = True
+                break
+        self._frames_decoded += count
+        self._bytes_decoded += <uint64_t>(data - start)
+        return data
+
+    cdef int _admit(self, list frames, uint32_t length, uint8_t frame_type) except -1:
+        """Judge a frame by its five bytes: collect its payload, or fail."""
+        cdef uint32_t limit = self._limits[frame_type]
+        if length == 0:
+            self._fail(FrameError("empty"))
+        elif limit == 0:
+            self._fail(FrameError("unknown", frame_type, length - 1, 0))
+        elif length > limit:
+            self._fail(FrameError("too-large", frame_type, length - 1, limit - 1))
+        else:
+            self._type = frame_type
+            self._expected = length - 1
+            self._payload_size = 0
+            self._payload_room = min(self._expected, FIRST_ALLOCATION)
+            if self._expected == 0:
+                self._emit(frames, <object>PyTuple_GET_ITEM(<PyObject*>EMPTY_FRAMES, frame_type))
+            else:
+                self._payload = PyBytes_FromStringAndSize_raw(NULL, self._payload_room)
+        return 0
+
+    cdef Py_ssize_t _collect(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Add to the unfinished payload what is there of it; how many bytes were taken."""
+        cdef Py_ssize_t taken = min(size, self._expected - self._payload_size)
+        cdef Py_ssize_t needed = self._payload_size + taken
+        if needed > self._payload_room:
+            self._payload_room = min(self._expected, 2 * needed)
+            try:
+                _PyBytes_Resize(&self._payload, self._payload_room)
+            except MemoryError:
+                # Bytes of the stream are lost: it must not be read on.
+                self._fail(FrameError("too-large", self._type, self._expected, needed))
+                raise
+        memcpy(PyBytes_AS_STRING_raw(self._payload) + self._payload_size, data, <size_t>taken)
+        self._payload_size = needed
+        return taken
+
+    cdef int _emit_collected(self, list frames) except -1:
+        # The room never exceeds what is expected, so a full payload has exactly its size.
+        cdef bytes payload = <bytes>self._payload
+        Py_XDECREF(self._payload)
+        self._payload = NULL
+        self._emit(frames, new_frame(self._type, payload))
+        return 0
+
+    cdef int _emit(self, list frames, Frame frame) except -1:
+        frames.append(frame)
+        self._frames_decoded += 1
+        self._bytes_decoded += <uint64_t>(HEADER + self._expected)
+        self._expected = 0
+        if frame.type == self.pause_after:
+            self.pause_after = -1
+            self._paused = True
+        return 0
+
+    cdef int _hold(self, const uint8_t* data, Py_ssize_t size) except -1:
+        if len(self._held) + size > self._buffer_size:
+            # How far over it went depends on the split of the stream; that it did, does not.
+            self._fail(FrameError("too-large", 0, self._buffer_size + 1, self._buffer_size))
+        else:
+            self._held += PyBytes_FromStringAndSize(<char*>data, size)
+        return 0
+
+    cdef int _fail(self, error) except -1:
+        self._error = error
+        self._header_size = 0
+        self._expected = 0
+        Py_XDECREF(self._payload)
+        self._payload = NULL
+        self._held = bytearray()
+        return 0
+
+    # --- what it holds and did -------------------------------------------------------------
+
+    @property
+    def error(self):
+        """What made the stream unreadable, or None."""
+        return self._error
+
+    @property
+    def paused(self):
+        """Whether decoding waits for `resume()`."""
+        return self._paused
+
+    @property
+    def pending(self):
+        """Bytes that are held of an unfinished frame, its header included."""
+        if self._payload != NULL:
+            return HEADER + self._payload_size
+        return self._header_size
+
+    @property
+    def held(self):
+        """Bytes kept unread because decoding is paused; at most `buffer_size`."""
+        return len(self._held)
+
+    @property
+    def expected(self):
+        """Payload bytes that the unfinished frame announced; 0 while that is not known."""
+        return self._expected
+
+    @property
+    def frames_decoded(self):
+        """Frames returned so far."""
+        return self._frames_decoded
+
+    @property
+    def bytes_decoded(self):
+        """Bytes of the frames returned so far, headers included."""
+        return self._bytes_decoded
+
+
+cdef inline uint32_t length_of(const uint8_t* header) noexcept:
+    return (
+        (<uint32_t>header[0] << 24)
+        | (<uint32_t>header[1] << 16)
+        | (<uint32_t>header[2] << 8)
+        | <uint32_t>header[3]
+    )
