@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from ..errors import DecodeError
+from ..errors import CryptoError, DecodeError, EncodeError, InvalidTransactionError
 from ..wire import (
     Address20,
     Hash32,
@@ -63,8 +63,7 @@ class Transaction(Record):
     """A signed transfer of value; 118 to 131,068 bytes.
 
     It does not say who sends it: that is recovered from the signature. A transaction is a
-    value: nothing is checked when it is made. The rules that need no state are in
-    `moderntensor.blockchain.rules`.
+    value: nothing is checked when it is made, see `validate`.
     """
 
     chain_id: u64
@@ -156,6 +155,35 @@ class Transaction(Record):
     def max_cost(self) -> int:
         """What the sender must own: value and all of the gas limit. Can exceed 128 bits."""
         return self.value + self.gas_limit * self.gas_price
+
+    def validate(self, chain_id: int, block_gas_limit: int) -> bytes:
+        """Check every rule that needs no state, cheapest first, and return the sender.
+
+        InvalidTransactionError with rule "encoding", "chain_id", "gas_price", "gas_limit",
+        "block_gas" or "signature": on this chain the transaction never becomes valid.
+        """
+        try:
+            size = len(self.encode())
+        except EncodeError as error:
+            raise InvalidTransactionError("encoding", str(error)) from error
+        if size > MAX_TRANSACTION_SIZE:
+            raise self._invalid("encoding", f"{size} bytes, at most {MAX_TRANSACTION_SIZE}")
+        if self.chain_id != chain_id:
+            raise self._invalid("chain_id", f"{self.chain_id}, this chain is {chain_id}")
+        if self.gas_price < 1:
+            raise self._invalid("gas_price", "0, at least 1")
+        gas = self.intrinsic_gas
+        if self.gas_limit < gas:
+            raise self._invalid("gas_limit", f"{self.gas_limit}, needs {gas}")
+        if gas > block_gas_limit:
+            raise self._invalid("block_gas", f"{gas}, a block has {block_gas_limit}")
+        try:
+            return self.sender
+        except CryptoError as error:
+            raise self._invalid("signature", str(error)) from error
+
+    def _invalid(self, rule: str, detail: str) -> InvalidTransactionError:
+        return InvalidTransactionError(rule, detail, self.hash)
 
 
 _UNSIGNED: Final = unsigned_layout(Transaction, stop="v")
