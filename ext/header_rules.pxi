@@ -1,5 +1,5 @@
-# What the headers of a chain are checked against, as in the pure twin; the
-# keys and checkpoints lie flat besides, for the walk without the GIL.
+# What the headers of a chain are checked against, as in the pure twin; the keys
+# and checkpoints lie flat besides, for the walk without the GIL.
 
 from collections import namedtuple
 from types import MappingProxyType

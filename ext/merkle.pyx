@@ -1,0 +1,62 @@
+# cython: language_level=3
+"""Merkle trees: RFC 9162 lists, and the state tree with its proved counts.
+
+The compiled twin of `moderntensor/_pure/merkle.py` and `state_tree.py`, which say what
+everything means.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from moderntensor.errors import DecodeError
+
+include "sha256.pxi"
+
+__all__ = [
+    "body_root",
+    "list_proof",
+    "list_root",
+    "state_leaf",
+    "state_node",
+    "state_nodes",
+    "state_proof",
+    "state_subtree",
+    "verify_list_proof",
+    "verify_state_proof",
+]
+
+cdef enum:
+    MAX_TX = 131068  # a signed transaction at its largest
+    LEVELS = 65  # subtrees that can wait for their right half in a list of 2**64 items
+
+cdef object MAX_COUNT = (1 << 64) - 1
+
+
+cdef need_bytes(str name, value):
+    if type(value) is not bytes:
+        raise TypeError(f"{name} needs bytes, not {type(value).__name__}")
+
+
+cdef need_int(str name, value):
+    if not isinstance(value, int):
+        raise TypeError(f"{name} needs an int, not {type(value).__name__}")
+
+
+cdef sized(str name, value, Py_ssize_t size):
+    need_bytes(name, value)
+    if PyBytes_GET_SIZE(value) != size:
+        raise DecodeError(f"{name}: {len(value)} bytes, must be {size}")
+
+
+cdef inline const uint8_t *raw(value) noexcept:
+    return <const uint8_t *>PyBytes_AS_STRING(value)
+
+
+cdef inline bytes hash_bytes(const uint8_t *digest):
+    return PyBytes_FromStringAndSize(<const char *>digest, 32)
+
+
+include "merkle_list.pxi"
+include "merkle_state.pxi"
