@@ -1,0 +1,228 @@
+"""Headers ahead of the executed chain: where a batch attaches, and the pending candidate.
+
+`pending` holds one run of headers, each checked whole (rules and signature), that attaches to
+the executed chain at its fork point and ends higher than the head. Its bodies come later.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..backend import headers
+from ..errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
+from ..storage import ReadTransaction, WriteTransaction
+from . import side, tables
+from .chain_types import ChainHead
+from .genesis import ChainConfig
+from .invalid import InvalidBlocks
+from .lookup import Anchor, HeaderBatch, KnownHeader, anchor_of, find_header, pending_span
+
+
+class Attachment(NamedTuple):
+    """Where a batch of headers meets what is known.
+
+    The first `skip` headers are known already; `anchor` is what the next one stands on, and it
+    lies in table `place`. `fork` is the height of the last executed block below them all.
+    """
+
+    skip: int
+    anchor: Anchor
+    place: str
+    fork: int
+
+
+def attach(
+    txn: ReadTransaction,
+    batch: HeaderBatch,
+    now: int,
+    *,
+    config: ChainConfig,
+    head: ChainHead,
+    invalid: InvalidBlocks,
+) -> Attachment:
+    """Find where `batch` attaches and check every rule but the signatures.
+
+    UnknownParentError, HeaderChainError, FinalityError; InvalidBlockError where a header is
+    remembered as invalid. ValueError for an empty batch.
+    """
+    if not len(batch):
+        raise ValueError("no headers to attach")
+    parent = find_header(txn, batch.previous_hash(0))
+    if parent is None:
+        refuse_invalid(batch, invalid)
+        raise UnknownParentError(
+            f"header {batch.hash(0).hex()} of height {batch.height(0)} stands on "
+            f"{batch.previous_hash(0).hex()}, which is unknown"
+        )
+    try:
+        batch.check(anchor_of(parent.raw), config.rules, now)
+    except HeaderChainError as error:
+        if error.rule == "checkpoint":
+            raise FinalityError(
+                f"header of height {error.height} contradicts the checkpoint there"
+            ) from error
+        raise
+    refuse_invalid(batch, invalid)
+    skip = _known_prefix(txn, batch)
+    if skip:
+        last = find_header(txn, batch.hash(skip - 1))
+        if last is None:  # read in the same transaction: cannot be
+            raise UnknownParentError("a header vanished")
+        parent = last
+    fork = fork_of(txn, parent)
+    if skip < len(batch):
+        check_finality(config, head, fork)
+    return Attachment(skip, anchor_of(parent.raw), parent.place, fork)
+
+
+def refuse_invalid(batch: HeaderBatch, invalid: InvalidBlocks) -> None:
+    """InvalidBlockError for the first header remembered as invalid, or standing on such a one."""
+    if not invalid:
+        return
+    parent = batch.previous_hash(0)
+    for i, block_hash in enumerate(batch.hashes()):
+        rule = invalid.rule(block_hash)
+        if rule is not None:
+            raise InvalidBlockError(batch.height(i), block_hash, rule, "remembered as invalid")
+        if parent in invalid:
+            raise InvalidBlockError(
+                batch.height(i), block_hash, "ancestor", f"{parent.hex()[:16]} is invalid"
+            )
+        parent = block_hash
+
+
+def _known_prefix(txn: ReadTransaction, batch: HeaderBatch) -> int:
+    """How many headers at the start are known: with one, all before it are, so bisect."""
+    low, high = 0, len(batch)
+    if txn.get(tables.INDEX, batch.hash(0)) is None:
+        return 0
+    while low < high:
+        middle = (low + high) // 2
+        if txn.get(tables.INDEX, batch.hash(middle)) is None:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def fork_of(txn: ReadTransaction, header: KnownHeader) -> int:
+    """The height of the last executed block on the way down from a known header."""
+    if header.place == tables.CANONICAL:
+        return header.height
+    if header.place == tables.PENDING:
+        span = pending_span(txn)
+        return span[0] - 1 if span else header.height
+    return side.path(txn, header).fork
+
+
+def check_finality(config: ChainConfig, head: ChainHead, fork: int) -> None:
+    """FinalityError where a branch from `fork` would undo what may not be undone."""
+    depth = head.height - fork
+    if depth <= 0:
+        return
+    if depth > config.max_reorg_depth:
+        raise FinalityError(
+            f"a branch from height {fork} would undo {depth} blocks, "
+            f"at most {config.max_reorg_depth} may be"
+        )
+    for height in config.checkpoints:
+        if fork < height <= head.height:
+            raise FinalityError(f"a branch from height {fork} is below the checkpoint of {height}")
+
+
+# --- changing the pending headers ------------------------------------------------------------
+
+
+def extend(txn: WriteTransaction, batch: HeaderBatch, place: Attachment) -> int:
+    """Make `batch`, checked and longer than all that is known, the candidate or its end.
+
+    Returns how many of its headers are new.
+    """
+    new = batch[place.skip :]
+    if place.place == tables.PENDING:
+        delete_from(txn, place.anchor.height + 1)
+    else:
+        delete_from(txn, 0)
+    if place.place == tables.SIDE:
+        known = find_header(txn, place.anchor.hash)
+        if known is not None:
+            for height, _, raw in side.path(txn, known).headers:
+                txn.put(tables.PENDING, tables.height_key(height), raw)
+    height = place.anchor.height
+    for i, block_hash in enumerate(new.hashes()):
+        height += 1
+        key = tables.height_key(height)
+        txn.append(tables.PENDING, key, new.raw(i))
+        txn.put(tables.INDEX, block_hash, key)
+    _note_tip(txn, height, new.hash(len(new) - 1))
+    return len(new)
+
+
+def delete_from(txn: WriteTransaction, height: int) -> None:
+    """Forget the pending headers at `height` and above."""
+    start = tables.height_key(height)
+    doomed = txn.range(tables.PENDING, start)
+    txn.delete_range(tables.PENDING, start)
+    for key, raw in doomed:
+        block_hash = headers.header_hash(raw)
+        # Its index stays where another table has the header too.
+        if txn.get(tables.CANONICAL, key) != raw and (
+            txn.get(tables.SIDE, key + block_hash) is None
+        ):
+            txn.delete(tables.INDEX, block_hash)
+    last = txn.last(tables.PENDING)
+    if last is None:
+        txn.delete(tables.META, tables.META_CANDIDATE)
+    else:
+        anchor = anchor_of(last[1])
+        _note_tip(txn, anchor.height, anchor.hash)
+
+
+def _note_tip(txn: WriteTransaction, height: int, block_hash: bytes) -> None:
+    txn.put(tables.META, tables.META_CANDIDATE, tables.block_key(height, block_hash))
+
+
+def follow(
+    txn: WriteTransaction,
+    config: ChainConfig,
+    head: ChainHead,
+    fork: int,
+    undone: list[bytes],
+) -> None:
+    """Bring the candidate in line with a head that has just moved, in the same commit.
+
+    The executed chain left its old course after height `fork`; `undone` are the headers taken
+    off it, ascending. What has been executed is no longer pending; a candidate that is not
+    longer, or that attaches too deep, is given up.
+    """
+    span = pending_span(txn)
+    if span is None:
+        return
+    first, last = span
+    if first <= head.height:
+        # The usual course: what was pending has been executed, all of it or the first part.
+        common = tables.height_key(min(last, head.height))
+        if txn.get(tables.PENDING, common) == txn.get(tables.CANONICAL, common):
+            txn.delete_range(
+                tables.PENDING, tables.height_key(first), tables.height_key(head.height + 1)
+            )
+            if last <= head.height:
+                txn.delete(tables.META, tables.META_CANDIDATE)
+            return
+    if last <= head.height:
+        delete_from(txn, 0)
+        return
+    # It goes another way. It may stand on blocks that were undone: they are pending again.
+    for raw in undone[: max(0, first - 1 - fork)]:
+        txn.put(tables.PENDING, tables.height_key(anchor_of(raw).height), raw)
+    first = min(first, fork + 1)
+    while first <= head.height:
+        key = tables.height_key(first)
+        if txn.get(tables.PENDING, key) != txn.get(tables.CANONICAL, key):
+            break
+        txn.delete(tables.PENDING, key)
+        first += 1
+    try:
+        check_finality(config, head, first - 1)
+    except FinalityError:
+        delete_from(txn, 0)

@@ -1,0 +1,105 @@
+"""Bodies made ready for execution off the writing thread: decoded, hashed, senders recovered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from ..backend import merkle
+from ..errors import CryptoError, DecodeError
+from .block import EMPTY_BODY, ZERO_HASH, Block
+from .block import decode_body as decode_transactions
+from .transaction import Transaction
+
+
+class PreparedBody:
+    """A body and everything about it that needs no state.
+
+    `root` is its txs_root, None where the bytes are no body at all. Where they are one and its
+    items are not all transactions, `transactions` is empty. `fault` says what is wrong then.
+    """
+
+    __slots__ = ("fault", "raw", "root", "transactions")
+
+    def __init__(
+        self,
+        raw: bytes,
+        root: bytes | None,
+        transactions: tuple[Transaction, ...] = (),
+        fault: str | None = None,
+    ) -> None:
+        self.raw = raw
+        self.root = root
+        self.transactions = transactions
+        self.fault = fault
+
+    def __len__(self) -> int:
+        return len(self.transactions)
+
+
+__all__ = [
+    "EMPTY_BODY",
+    "PreparedBody",
+    "body_of_block",
+    "decode_body",
+    "prepare_body",
+    "recover_senders",
+    "split_body",
+]
+
+_EMPTY: Final = PreparedBody(EMPTY_BODY, ZERO_HASH)
+
+
+def prepare_body(body: bytes) -> PreparedBody:
+    """Decode a body and recover its senders. Never raises for what a peer may have sent.
+
+    A bad signature stays unrecovered; execution names it. Runs on any thread and releases the
+    GIL for most of its time.
+    """
+    if body == EMPTY_BODY:
+        return _EMPTY
+    prepared = decode_body(body)
+    for transaction in prepared.transactions:
+        with suppress(CryptoError):
+            _ = transaction.hash, transaction.sender  # the transaction keeps them
+    return prepared
+
+
+def recover_senders(bodies: Iterable[bytes]) -> list[PreparedBody]:
+    """`prepare_body` for several, as one piece of work for a thread."""
+    return [prepare_body(body) for body in bodies]
+
+
+def decode_body(body: bytes) -> PreparedBody:
+    """As `prepare_body`, leaving the senders to be recovered when they are needed."""
+    if body == EMPTY_BODY:
+        return _EMPTY
+    try:
+        root, _ = merkle.body_root(body)
+    except DecodeError as error:
+        return PreparedBody(body, None, (), str(error))
+    try:
+        return PreparedBody(body, root, decode_transactions(body))
+    except DecodeError as error:
+        return PreparedBody(body, root, (), str(error))
+
+
+def body_of_block(block: Block) -> PreparedBody:
+    """The body of a block that has been decoded already."""
+    if not block.transactions:
+        return _EMPTY
+    raw = block.body
+    root, _ = merkle.body_root(raw)
+    return PreparedBody(raw, root, block.transactions)
+
+
+def split_body(body: bytes) -> list[bytes]:
+    """The encoded transactions of a body that is known to be well-formed."""
+    found = []
+    at, size = 4, len(body)
+    while at < size:
+        start = at + 4
+        at = start + int.from_bytes(body[at:start], "big")
+        found.append(body[start:at])
+    return found
