@@ -124,6 +124,11 @@ class FinalityError(ValidationError):
     """A chain forks off below what this node may still undo, or against a checkpoint."""
 
 
+class StaleBodiesError(ModernTensorError):
+    """The headers that wait for bodies are others by now than those that the bodies are for.
+    Nothing is wrong with the bodies; ask the chain again which it wants."""
+
+
 # --- storage -------------------------------------------------------------------------------
 
 

@@ -1,0 +1,408 @@
+"""The chain: headers and blocks go in, the longest valid chain is executed, everything is kept.
+
+Fork choice: the longest valid chain, the first seen at equal length, never undoing more than
+`max_reorg_depth` blocks nor one below a checkpoint. What a call changes is one commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from ..errors import (
+    HeaderChainError,
+    InvalidBlockError,
+    StaleBodiesError,
+    UnknownParentError,
+)
+from ..runtime import Runtime
+from ..storage import ReadTransaction, Store, WriteTransaction
+from . import candidates, rehearsal, side, tables
+from .block import EMPTY_BODY, MAX_BLOCK_SIZE, Block
+from .branch import BranchWriter
+from .chain_reader import ChainReader
+from .chain_types import AppliedBatch, ChainHead, HeadChanged, ImportResult
+from .genesis import ChainConfig
+from .invalid import InvalidBlocks
+from .lookup import (
+    Anchor,
+    HeaderBatch,
+    find_header,
+    head_of,
+    one,
+    pending_headers,
+    pending_span,
+)
+from .opening import open_chain
+from .prepared import PreparedBody, body_of_block, decode_body, prepare_body
+from .rules import verify_header_signatures
+from .transaction import Transaction
+
+__all__ = ["AppliedBatch", "Blockchain", "ChainHead", "HeadChanged", "ImportResult"]
+
+log = logging.getLogger(__name__)
+
+# Headers standing on an invalid block that are remembered with it. Later ones are refused as
+# well: no batch of headers reaches them but through the block itself.
+MAX_CONDEMNED: Final = 1024
+
+
+class Blockchain(ChainReader):
+    """One chain in one store. All methods are synchronous and safe on any thread: writers take
+    turns, readers see the last commit meanwhile."""
+
+    def __init__(
+        self, store: Store, config: ChainConfig, *, runtime: Runtime | None = None
+    ) -> None:
+        """Open the chain in `store`, beginning it with the genesis block if the store is empty.
+
+        The store stays the caller's to close. StorageError where it holds another chain, with
+        nothing written; ConfigError where a checkpoint contradicts what it holds.
+        """
+        super().__init__(store, config)
+        self._runtime = runtime or Runtime()
+        self._lock = threading.RLock()
+        self._subscribers: list[Callable[[HeadChanged], object]] = []
+        self._head = open_chain(store, config)
+        with store.read() as txn:
+            self._invalid = InvalidBlocks(txn)
+        self._header_head = self._head
+        self._note_candidate()
+
+    @property
+    def head(self) -> ChainHead:
+        """The end of the executed chain."""
+        return self._head
+
+    @property
+    def header_head(self) -> ChainHead:
+        """The end of the pending headers, or the executed head where there are none."""
+        return self._header_head
+
+    def is_invalid(self, block_hash: bytes) -> bool:
+        """Whether the block of this hash is remembered as breaking a rule."""
+        return block_hash in self._invalid
+
+    def subscribe(self, callback: Callable[[HeadChanged], object]) -> Callable[[], None]:
+        """Call `callback` after every commit that moves the head, on the writing thread, in
+        order. Returns what ends it. An exception in it is logged: the commit stands."""
+        self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._subscribers:
+                self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    # --- headers ----------------------------------------------------------------------------
+
+    def check_headers(self, batch: HeaderBatch, now: int | None = None) -> Anchor:
+        """Where a batch attaches to what is known, every rule but the signatures checked.
+
+        `now` is Unix seconds, by default the runtime's. The anchor is the header under the
+        first that is new (the last of the batch, if none is). UnknownParentError,
+        HeaderChainError; FinalityError for a branch that this node may not follow, or against
+        a checkpoint; InvalidBlockError where a header is remembered as invalid.
+        """
+        with self.store.read() as txn:
+            return self._attach(txn, batch, now).anchor
+
+    def add_headers(self, batch: HeaderBatch, *, signatures_checked: bool = False) -> int:
+        """Keep headers whose bodies will come later; how many were new.
+
+        They become, or extend, the pending headers if that makes those longer than all that is
+        known; otherwise nothing is kept and 0 returned. Raises as `check_headers`; signatures
+        are verified as well unless the caller has done so (`verify_header_signatures`).
+        """
+        with self._lock:
+            with self.store.read() as txn:
+                place = self._attach(txn, batch, None)
+            if not signatures_checked:
+                bad = verify_header_signatures(batch, place.skip)
+                if bad is not None:
+                    raise HeaderChainError(bad, batch.height(bad), "signature")
+            if place.anchor.height + len(batch) - place.skip <= self._header_head.height:
+                return 0
+            with self.store.write() as write:
+                added = candidates.extend(write, batch, place)
+            self._note_candidate()
+            return added
+
+    def drop_pending(self, from_height: int) -> None:
+        """Forget the pending headers at `from_height` and above."""
+        with self._lock:
+            with self.store.write() as txn:
+                self._drop_pending(txn, from_height, self._head.height)
+            self._note_candidate()
+
+    # --- blocks -----------------------------------------------------------------------------
+
+    def apply_bodies(
+        self,
+        start_height: int,
+        bodies: Sequence[bytes | PreparedBody],
+        *,
+        hashes: Sequence[bytes] | None = None,
+    ) -> AppliedBatch:
+        """Execute the pending headers from `start_height` on with these bodies: one commit.
+
+        `start_height` must be where the pending headers begin. Where that is not above the head
+        it is a reorganisation, and the bodies must reach beyond the head. Bodies may be raw, or
+        prepared on other threads (`prepare_body`), which spares this one most of the work.
+        `hashes`, if given, are the blocks that the caller means.
+
+        StaleBodiesError, with nothing done, where the pending headers are others by now.
+        InvalidBlockError for the first block that breaks a rule, after the good ones before it
+        are committed, if they make a longer chain. Where only the body is wrong (`body_only`)
+        nothing else happens; else the block and what stands on it are remembered as invalid.
+        """
+        with self._lock:
+            batch = self._pending_batch(start_height, len(bodies), hashes)
+            prepared = [decode_body(body) if isinstance(body, bytes) else body for body in bodies]
+            return self._advance(start_height - 1, batch, prepared, indexed=True)
+
+    def import_block(self, block: Block) -> ImportResult:
+        """Take in one whole block: extend the head, reorganise, or keep it on its branch.
+
+        UnknownParentError where what it stands on is unknown, or known as a header only;
+        HeaderChainError, FinalityError and InvalidBlockError as for headers and bodies.
+        """
+        with self._lock:
+            return self._import(block)
+
+    def _import(self, block: Block) -> ImportResult:
+        batch = one(block.header.encode())
+        raw, block_hash, height = batch.raw(0), batch.hash(0), batch.height(0)
+        with self.store.read() as txn:
+            known = find_header(txn, block_hash)
+            if known is not None and (
+                known.place == tables.CANONICAL or _on_side(txn, height, block_hash)
+            ):
+                return ImportResult.KNOWN
+            place = self._attach(txn, batch, None)
+            path = _path_to(txn, batch.previous_hash(0))
+            candidates.check_finality(self.config, self._head, path.fork)
+            below = [
+                txn.get(tables.BODIES, tables.block_key(at, below_hash)) or EMPTY_BODY
+                for at, below_hash, _ in path.headers
+            ]
+        if not place.skip and verify_header_signatures(batch) is not None:
+            raise HeaderChainError(0, height, "signature")
+        body = body_of_block(block)
+        if body.root != batch.txs_root(0):
+            raise InvalidBlockError(
+                height, block_hash, "body", "is not its header's", body_only=True
+            )
+        size = len(raw) + len(body.raw)
+        if size > MAX_BLOCK_SIZE:
+            raise InvalidBlockError(
+                height, block_hash, "size", f"{size} bytes, at most {MAX_BLOCK_SIZE}"
+            )
+        if height <= self._head.height:
+            with self.store.write() as write:
+                side.add(write, height, block_hash, raw, body.raw)
+            return ImportResult.SIDE
+        branch = HeaderBatch.join([*(header for _, _, header in path.headers), raw])
+        bodies = [*(prepare_body(encoded) for encoded in below), body]
+        self._advance(path.fork, branch, bodies, indexed=False)
+        return ImportResult.APPLIED
+
+    # --- what would be ----------------------------------------------------------------------
+
+    def try_block(self, block: Block) -> None:
+        """Execute a block on top of the head and keep nothing; its header is not checked.
+
+        InvalidBlockError names the rule that it breaks; UnknownParentError where it does not
+        stand on the head, for only there is the state at hand.
+        """
+        with self._lock:
+            rehearsal.try_block(self.store, self.config, self._head, block)
+
+    def draft_block(
+        self,
+        validator: bytes,
+        timestamp: int,
+        transactions: Iterable[Transaction],
+        *,
+        skip_invalid: bool = False,
+    ) -> Block:
+        """The next block after the head, unsigned, under the x-only key `validator`.
+
+        InvalidTransactionError for a transaction that breaks a rule; with `skip_invalid` it is
+        left out instead, like one for which there is no room.
+        """
+        with self._lock:
+            return rehearsal.draft_block(
+                self.store,
+                self.config,
+                self._head,
+                rehearsal.Draft(validator, timestamp, tuple(transactions), skip_invalid),
+            )
+
+    @contextmanager
+    def extending(self, blocks: int) -> Iterator[BranchWriter]:
+        """One commit of up to `blocks` blocks that the caller makes itself, on top of the head.
+
+        For those who build chains: what `BranchWriter.record` is given is not checked.
+        """
+        with self._lock:
+            with self.store.write() as txn:
+                writer = BranchWriter(txn, self.config, self._head, self._head.height + blocks)
+                yield writer
+                writer.finish()
+            self._publish(writer)
+
+    # --- within the lock --------------------------------------------------------------------
+
+    def _advance(
+        self, fork: int, batch: HeaderBatch, bodies: Sequence[PreparedBody], *, indexed: bool
+    ) -> AppliedBatch:
+        """Replace what the executed chain has above height `fork` by these blocks."""
+        try:
+            with self.store.write() as txn:
+                writer = self._move(txn, fork, batch, bodies, indexed=indexed)
+        except InvalidBlockError as error:
+            self._settle(fork, batch, bodies, error, indexed=indexed)
+            raise
+        return self._publish(writer)
+
+    def _move(
+        self,
+        txn: WriteTransaction,
+        fork: int,
+        batch: HeaderBatch,
+        bodies: Sequence[PreparedBody],
+        *,
+        indexed: bool,
+    ) -> BranchWriter:
+        writer = BranchWriter(txn, self.config, self._head, fork + len(batch))
+        if fork < self._head.height:
+            writer.undo_to(fork)
+        writer.apply(batch, bodies, indexed=indexed)
+        writer.finish()
+        return writer
+
+    def _settle(
+        self,
+        fork: int,
+        batch: HeaderBatch,
+        bodies: Sequence[PreparedBody],
+        error: InvalidBlockError,
+        *,
+        indexed: bool,
+    ) -> None:
+        """After an invalid block: keep the good ones before it, remember the bad one."""
+        good = error.height - fork - 1
+        writer = None
+        with self.store.write() as txn:
+            if fork + good > self._head.height:
+                writer = self._move(txn, fork, batch[:good], bodies[:good], indexed=indexed)
+            if not error.body_only:
+                if writer is None:
+                    for i in range(good):  # a branch that is not longer, now that it ends here
+                        side.add(txn, fork + 1 + i, batch.hash(i), batch.raw(i), bodies[i].raw)
+                height = self._head.height if writer is None else writer.head.height
+                self._condemn(txn, error, batch[good + 1 :].hashes(), height)
+        if writer is not None:
+            self._publish(writer)
+        self._note_candidate()
+        log.warning("%s%s", error, "" if error.body_only else "; remembered as invalid")
+
+    def _condemn(
+        self,
+        txn: WriteTransaction,
+        error: InvalidBlockError,
+        descendants: Sequence[bytes],
+        head_height: int,
+    ) -> None:
+        """Remember a block, and what is known to stand on it, as invalid, and forget it."""
+        doomed = dict.fromkeys(descendants[:MAX_CONDEMNED], "ancestor")
+        on_side = side.descendants(txn, error.hash, error.height)
+        doomed |= dict.fromkeys((block_hash for _, block_hash in on_side), "ancestor")
+        pending = pending_headers(txn, error.height, MAX_CONDEMNED)
+        if len(pending) and pending.hash(0) == error.hash:
+            doomed |= dict.fromkeys(pending[1:].hashes(), "ancestor")
+            self._drop_pending(txn, error.height, head_height)
+        if _on_side(txn, error.height, error.hash):
+            on_side.append((error.height, error.hash))
+        for height, block_hash in on_side:
+            side.forget(txn, height, block_hash)
+        for block_hash in doomed:
+            self._invalid.add(txn, block_hash, "ancestor")
+        self._invalid.add(txn, error.hash, error.rule)
+
+    def _publish(self, writer: BranchWriter) -> AppliedBatch:
+        """After the commit: move the head that others see, and tell them."""
+        self._head = writer.head
+        self._note_candidate()
+        reverted = tuple((head.height, head.hash) for head in map(head_of, writer.undone))
+        if reverted:
+            log.info("reorganised: %d blocks undone, head is now %s", len(reverted), self._head)
+        event = HeadChanged(writer.head, tuple(writer.applied), reverted)
+        for callback in tuple(self._subscribers):
+            try:
+                callback(event)
+            except Exception:  # the commit stands, whatever a listener makes of it
+                log.exception("a listener failed on the new head %d", event.head.height)
+        return AppliedBatch(len(event.applied), writer.transactions, event.head, len(reverted))
+
+    def _pending_batch(self, start: int, count: int, hashes: Sequence[bytes] | None) -> HeaderBatch:
+        if not count:
+            raise ValueError("no bodies to apply")
+        with self.store.read() as txn:
+            span = pending_span(txn)
+            if span is None or span[0] != start or span[1] < start + count - 1:
+                raise StaleBodiesError(
+                    f"bodies {start} to {start + count - 1} are not where the pending headers "
+                    f"begin ({'there are none' if span is None else f'{span[0]} to {span[1]}'})"
+                )
+            batch = pending_headers(txn, start, count)
+        if hashes is not None and batch.hashes() != list(hashes):
+            raise StaleBodiesError(f"the pending headers from {start} on are others by now")
+        if start + count - 1 <= self._head.height:
+            raise ValueError(
+                f"bodies of a reorganisation end at {start + count - 1}, and must reach beyond "
+                f"the head at {self._head.height}"
+            )
+        return batch
+
+    def _drop_pending(self, txn: WriteTransaction, height: int, head_height: int) -> None:
+        candidates.delete_from(txn, height)
+        span = pending_span(txn)
+        if span is not None and span[1] <= head_height:
+            candidates.delete_from(txn, 0)
+
+    def _note_candidate(self) -> None:
+        with self.store.read() as txn:
+            last = txn.last(tables.PENDING)
+        self._header_head = self._head if last is None else head_of(last[1])
+
+    def _attach(
+        self, txn: ReadTransaction, batch: HeaderBatch, now: int | None
+    ) -> candidates.Attachment:
+        return candidates.attach(
+            txn,
+            batch,
+            int(self._runtime.wall_time()) if now is None else now,
+            config=self.config,
+            head=self._head,
+            invalid=self._invalid,
+        )
+
+
+def _on_side(txn: ReadTransaction, height: int, block_hash: bytes) -> bool:
+    return txn.get(tables.SIDE, tables.block_key(height, block_hash)) is not None
+
+
+def _path_to(txn: ReadTransaction, parent_hash: bytes) -> side.SidePath:
+    """The way from the executed chain to a block on which another one arrives."""
+    parent = find_header(txn, parent_hash)
+    if parent is not None:
+        if parent.place == tables.CANONICAL:
+            return side.SidePath(parent.height, [])
+        if _on_side(txn, parent.height, parent_hash):
+            return side.path(txn, parent)
+    raise UnknownParentError(f"the body of {parent_hash.hex()} is not here yet")

@@ -1,0 +1,141 @@
+"""Chains made to measure: deterministic, signed, full of transfers, for demos and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from ..errors import ConfigError
+from .block import Block
+from .branch import BranchWriter
+from .chain import Blockchain
+from .chain_types import ChainHead
+from .crypto import KeyPair, sha256
+from .genesis import ChainConfig
+from .lookup import one
+from .prepared import body_of_block
+from .rehearsal import Draft, assemble, execute_draft
+from .transaction import Transaction
+
+DEFAULT_BATCH: Final = 512  # blocks per commit
+DEFAULT_BALANCE: Final = 10**18
+DEFAULT_TIMESTAMP: Final = 1_700_000_000  # 2023-11-14; chains of any length lie in the past
+
+
+def demo_keys(count: int, label: str = "account") -> list[KeyPair]:
+    """`count` keys that everybody can compute: for demos and tests, never for money."""
+    return [
+        KeyPair.from_secret(sha256(f"moderntensor/demo/{label}/{i}".encode())) for i in range(count)
+    ]
+
+
+def demo_config(
+    accounts: Sequence[KeyPair],
+    validators: Sequence[KeyPair] = (),
+    *,
+    chain_id: int = 1,
+    timestamp: int = DEFAULT_TIMESTAMP,
+    block_time: int = 1,
+    checkpoints: Mapping[int, bytes] | None = None,
+    max_reorg_depth: int = 128,
+) -> ChainConfig:
+    """A chain on which each of these accounts owns `DEFAULT_BALANCE`. One block a second leaves
+    room for many between `timestamp` and now."""
+    return ChainConfig(
+        chain_id=chain_id,
+        timestamp=timestamp,
+        block_time=block_time,
+        validators=tuple(key.public_key for key in validators),
+        alloc={key.address: DEFAULT_BALANCE for key in accounts},
+        checkpoints=checkpoints or {},
+        max_reorg_depth=max_reorg_depth,
+    )
+
+
+def build_chain(
+    chain: Blockchain,
+    *,
+    validators: Sequence[KeyPair],
+    accounts: Sequence[KeyPair] = (),
+    blocks: int,
+    transfers_per_block: int = 0,
+    batch: int = DEFAULT_BATCH,
+) -> Iterator[ChainHead]:
+    """Put `blocks` more blocks on `chain`, each with so many transfers between `accounts`.
+
+    Yields the head after each commit of `batch` blocks. The same arguments on the same chain
+    give the same blocks, one per slot. `validators` holds a key for every slot of the chain's
+    round (on an open network they take turns); nobody else may write meanwhile.
+    """
+    if transfers_per_block and len(accounts) < 2:
+        raise ValueError("transfers need two accounts")
+    signers = _Signers(chain.config, validators)
+    transfers = _Transfers(chain, accounts)
+    left = blocks
+    while left:
+        size = min(batch, left)
+        with chain.extending(size) as writer:
+            for _ in range(size):
+                _extend(writer, chain.config, signers, transfers.take(transfers_per_block))
+        left -= size
+        yield chain.head
+
+
+def _extend(
+    writer: BranchWriter,
+    config: ChainConfig,
+    signers: _Signers,
+    transactions: tuple[Transaction, ...],
+) -> None:
+    slot = config.slot_of(writer.head.timestamp) + 1
+    key = signers.of(slot)
+    draft = Draft(key.public_key, config.timestamp + slot * config.block_time, transactions)
+    included, results = execute_draft(writer, draft)
+    unsigned = assemble(writer.head, config, draft, included, results)
+    block = Block(header=unsigned.header.sign(key), transactions=included)
+    raw = block.header.encode()
+    head = ChainHead(block.height, one(raw).hash(0), draft.timestamp, results[2])
+    writer.record(head, raw, body_of_block(block))
+
+
+class _Signers:
+    """Whose key signs which slot."""
+
+    def __init__(self, config: ChainConfig, keys: Sequence[KeyPair]) -> None:
+        known = {key.public_key: key for key in keys}
+        if not keys or any(public_key not in known for public_key in config.validators):
+            raise ConfigError("validators: a chain is built with the keys of all of them")
+        self._round = [known[public_key] for public_key in config.validators] or list(keys)
+
+    def of(self, slot: int) -> KeyPair:
+        return self._round[slot % len(self._round)]
+
+
+class _Transfers:
+    """An endless run of transfers, each account to the next but some, amounts always varying."""
+
+    def __init__(self, chain: Blockchain, accounts: Sequence[KeyPair]) -> None:
+        self._chain_id = chain.config.chain_id
+        self._accounts = accounts
+        self._nonces = [chain.get_account(key.address).nonce for key in accounts]
+        self._next = sum(self._nonces)
+
+    def take(self, count: int) -> tuple[Transaction, ...]:
+        """The next so many, signed."""
+        taken = []
+        for _ in range(count):
+            n, size = self._next, len(self._accounts)
+            sender = n % size
+            recipient = (sender + 1 + n // size % (size - 1)) % size
+            taken.append(
+                Transaction.create(
+                    self._accounts[sender],
+                    chain_id=self._chain_id,
+                    nonce=self._nonces[sender],
+                    to=self._accounts[recipient].address,
+                    value=1 + n % 1000,
+                )
+            )
+            self._nonces[sender] += 1
+            self._next += 1
+        return tuple(taken)
