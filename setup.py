@@ -44,7 +44,7 @@ def extensions() -> list[Extension]:
                 f"moderntensor._ext.{name}",
                 [f"ext/{name}.pyx", *sources],
                 include_dirs=["ext"],
-                depends=["ext/common.pxi", "ext/sha256.h"],
+                depends=sorted(str(p) for p in [*Path("ext").glob("*.pxi"), *Path("ext").glob("*.h")]),
                 extra_compile_args=flags,
             )
             for name, sources in C_SOURCES.items()
