@@ -146,7 +146,7 @@ class Mempool:
         return None if entry is None else entry.transaction
 
     def hashes(self) -> list[bytes]:
-        """The hashes of all transactions, oldest first."""
+        """The hashes of all transactions, in no particular order."""
         with self._lock:
             return list(self._by_hash)
 
