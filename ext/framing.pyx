@@ -29,6 +29,16 @@ cdef extern from "Python.h":
     char* PyBytes_AS_STRING_raw "PyBytes_AS_STRING"(PyObject*)
     int _PyBytes_Resize(PyObject**, Py_ssize_t) except -1
 
+__all__ = [
+    "DEFAULT_BUFFER_SIZE",
+    "HEADER_SIZE",
+    "MAX_PAYLOAD",
+    "Frame",
+    "FrameDecoder",
+    "encode_frame",
+    "encode_frames",
+]
+
 HEADER_SIZE = 5
 MAX_PAYLOAD = 10 * 1024 * 1024  # the protocol: no cap exceeds 10 MiB
 DEFAULT_BUFFER_SIZE = 256 * 1024  # one read; a secure record is at most this long

@@ -111,6 +111,7 @@ class Connection(asyncio.BufferedProtocol):
         self._frame_handle: asyncio.TimerHandle | None = None
         self._delivering = False
         self._resume_asked = False
+        self._owner_paused = False
         self._reading_paused = False
 
         self._closing = False
@@ -202,10 +203,23 @@ class Connection(asyncio.BufferedProtocol):
         if self._delivering:
             self._resume_asked = True
         elif self.decoder.paused and not self._closing:
-            if self._reading_paused and self._transport is not None:
-                self._reading_paused = False
-                self._transport.resume_reading()
             self._deliver(self.decoder.resume())
+
+    def pause_reading(self) -> None:
+        """Leave what the peer sends in the kernel, so that TCP slows it down. Idempotent.
+
+        A peer that goes away meanwhile is not noticed before `resume_reading`.
+        """
+        self._owner_paused = True
+        self._frame_started = None  # that a frame comes no further is our doing
+        self._update_reading()
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`. Idempotent."""
+        if self._owner_paused:
+            self._owner_paused = False
+            self._update_reading()
+            self._watch_frame(True)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Called by the transport: where to read to."""
@@ -261,22 +275,28 @@ class Connection(asyncio.BufferedProtocol):
             if not decoder.paused:
                 break
             if not self._resume_asked:
-                self._stop_reading()
                 break
             self._resume_asked = False
             frames = decoder.resume()
         self._resume_asked = False
+        self._update_reading()
         self._watch_frame(fresh)
 
-    def _stop_reading(self) -> None:
-        """While the owner thinks about the frame that paused, the peer waits in the kernel."""
-        if self._transport is not None and not self._reading_paused:
-            self._reading_paused = True
+    def _update_reading(self) -> None:
+        """While the owner wants no bytes, or thinks about the frame that paused, the peer waits in
+        the kernel. What comes while closing is read, to see the end behind it."""
+        pause = (self._owner_paused or self.decoder.paused) and not self._closing
+        if self._transport is None or pause == self._reading_paused:
+            return
+        self._reading_paused = pause
+        if pause:
             self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _watch_frame(self, fresh: bool) -> None:
         """Note when the unfinished frame, if there is one, began; one timer serves them all."""
-        if not self.decoder.pending:
+        if not self.decoder.pending or self._owner_paused:
             self._frame_started = None
             return
         if fresh or self._frame_started is None:
@@ -296,7 +316,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort(
                 ProtocolViolationError(
-                    _CODE_TIMEOUT, f"a frame was not complete within {allowed:g} s"
+                    _CODE_TIMEOUT, f"a frame was not complete within {allowed:.0f} s"
                 )
             )
 
@@ -313,6 +333,7 @@ class Connection(asyncio.BufferedProtocol):
         self.remote_address = _address(transport.get_extra_info("peername"))
         self.local_address = _address(transport.get_extra_info("sockname"))
         self.last_received = self._loop.time()
+        self._update_reading()
         self.channel.start(self._queue.write)
         if self.channel.ready:
             self._announce()
@@ -329,9 +350,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        if self._reading_paused:
-            self._reading_paused = False
-            transport.resume_reading()
+        self._update_reading()
         try:
             transport.write_eof()
         except OSError:  # the peer reset the connection before we looked

@@ -20,6 +20,10 @@ _SOCKET_HIGH = 256 * 1024
 WRITE_STALL = 30.0
 
 
+def _nothing() -> None:
+    """Stands in for the owner's callback once the queue is closed."""
+
+
 class SendQueue:
     """Frames on their way out. All of one turn of the loop leave in one write.
 
@@ -136,6 +140,7 @@ class SendQueue:
             if handle is not None:
                 handle.cancel()
         self._flush_handle = self._stall_handle = None
+        self._on_stalled = _nothing  # it holds our owner, which holds us
         self._wake()
 
     def _flush(self) -> None:
