@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -500,3 +501,34 @@ def test_threads_may_check_one_batch_at_once(headers: ModuleType) -> None:
     hashes = [item.hash for item in items]
     assert sorted(n for (n, _), _ in found) == [301, 500, 550, 599]
     assert all(rule is None and seen == hashes for (_, rule), seen in found)
+
+
+def test_the_compiled_check_lets_other_threads_run() -> None:
+    """With an endless switch interval another thread gets the GIL only from one that gives it."""
+    import moderntensor._ext.headers as compiled
+
+    data = batch_bytes(chain(1000, validators=VALIDATORS))
+    rules, anchor = rules_of(compiled), genesis(compiled)
+    ran: list[bool] = []
+    gate = threading.Lock()
+    gate.acquire()
+
+    def other() -> None:
+        with gate:
+            ran.append(True)
+
+    thread = threading.Thread(target=other)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        thread.start()
+        gate.release()
+        for _ in range(2000):
+            compiled.HeaderBatch(data).check(anchor, rules, NOW)
+            if ran:
+                break
+        seen = bool(ran)
+    finally:
+        sys.setswitchinterval(before)
+        thread.join()
+    assert seen
