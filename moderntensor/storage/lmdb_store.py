@@ -53,11 +53,7 @@ class LmdbStore(Store):
             self._page_size = meta.page_size
             used = (meta.last_page + 1) * meta.page_size
             self._map_size = _map_size(used, map_size, max_map_size)
-            try:
-                self._env = _open(self._directory.data, tables, self._map_size)
-                self._tables = _open_tables(self._env, tables)
-            except (lmdb.Error, OSError, MemoryError) as error:
-                raise StorageError(f"{path}: {error}") from error
+            self._env, self._tables = _open(self._directory.data, tables, self._map_size)
         except BaseException:
             self._directory.release()
             raise
@@ -134,31 +130,31 @@ def _map_size(used: int, map_size: int, max_map_size: int) -> int:
     return max(size, used) // _PAGE * _PAGE
 
 
-def _open(path: Path, tables: Sequence[str], map_size: int) -> lmdb.Environment:
-    return lmdb.open(
-        str(path),
-        subdir=False,
-        map_size=map_size,
-        max_dbs=len(tables) + _SPARE_TABLES,
-        max_readers=_MAX_READERS,
-        max_spare_txns=_SPARE_TRANSACTIONS,
-        mode=0o600,
-        lib_version=0,  # the file format that `lmdb_file` knows
-    )
-
-
-def _open_tables(env: lmdb.Environment, tables: Sequence[str]) -> _Tables:
-    with env.begin(write=True) as txn:
-        return {name: env.open_db(name.encode(), txn=txn) for name in tables}
+def _open(path: Path, tables: Sequence[str], map_size: int) -> tuple[lmdb.Environment, _Tables]:
+    try:
+        env = lmdb.open(
+            str(path),
+            subdir=False,
+            map_size=map_size,
+            max_dbs=len(tables) + _SPARE_TABLES,
+            max_readers=_MAX_READERS,
+            max_spare_txns=_SPARE_TRANSACTIONS,
+            mode=0o600,
+            lib_version=0,  # the file format that `lmdb_file` knows
+        )
+        try:
+            with env.begin(write=True) as txn:
+                return env, {name: env.open_db(name.encode(), txn=txn) for name in tables}
+        except BaseException:
+            env.close()
+            raise
+    except (lmdb.Error, MemoryError) as error:
+        raise StorageError(f"{path}: {error}") from error
 
 
 def _create(path: Path, tables: Sequence[str], map_size: int) -> None:
-    try:
-        with _open(path, tables, map_size) as env:
-            _open_tables(env, tables)
-            env.sync(True)
-    except (lmdb.Error, MemoryError) as error:
-        raise StorageError(f"{path}: {error}") from error
+    env, _ = _open(path, tables, map_size)
+    env.close()
 
 
 class _LmdbRead(ReadTransaction):
