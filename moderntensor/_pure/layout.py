@@ -176,7 +176,7 @@ class Layout:
     def __repr__(self) -> str:
         return f"<Layout of {self.cls.__name__}: {', '.join(self.names)}>"
 
-    def pack(self, obj: Any) -> bytes:
+    def pack(self, obj: Any, /) -> bytes:
         """The encoding of `obj`, whose type is exactly `cls` (else TypeError).
 
         Raises EncodeError naming the field for a value that is missing, of the wrong type,
@@ -191,14 +191,14 @@ class Layout:
             raise EncodeError(fault.told(self.cls.__name__)) from None
         return bytes(out)
 
-    def unpack(self, data: bytes) -> Any:
+    def unpack(self, data: bytes, /) -> Any:
         """The object that `data` encodes; DecodeError unless all of it is that encoding."""
         obj, pos = self.unpack_from(data)
         if pos != len(data):
             raise DecodeError(f"{self.cls.__name__}: {plural(len(data) - pos, 'trailing byte')}")
         return obj
 
-    def unpack_from(self, data: bytes, offset: int = 0) -> tuple[Any, int]:
+    def unpack_from(self, data: bytes, offset: int = 0, /) -> tuple[Any, int]:
         """The object encoded at `offset`, and the offset behind it; more may follow.
 
         Raises DecodeError naming the field, ValueError for an offset outside of `data`.
