@@ -24,6 +24,9 @@ class NodeConfig:
     """
 
     # --- who we are ------------------------------------------------------------------------
+    network_id: int = 1
+    listen: bool = True  # False: dial others only
+    listen_port: int = 30303  # go-ethereum's; 0 lets the system choose
     listen_host: str = "0.0.0.0"  # noqa: S104  (a public node; loopback is a choice for tests)
     user_agent: str = f"moderntensor/{VERSION}"
 
@@ -67,11 +70,14 @@ class NodeConfig:
     headers_per_request: int = 192  # protocol and go-ethereum: MaxHeaderFetch
     blocks_per_request: int = 128  # protocol and go-ethereum: MaxBlockFetch
     sync_peers: int = 8  # asked at the same time; more only split the same line
+    sync_requests_per_peer: int = 4  # of a kind at a time: half of the max_per_type of a HELLO
     sync_window_blocks: int = 4096  # bodies asked for beyond the next one to apply
     sync_window_bytes: int = 64 * _MIB  # and their memory, downloaded and not yet applied
     apply_batch_blocks: int = 256  # blocks per atomic commit; a commit costs one disk sync
     stall_timeout: float = 2.0  # Bitcoin Core BLOCK_STALLING_TIMEOUT_DEFAULT
     stall_timeout_max: float = 64.0  # Bitcoin Core BLOCK_STALLING_TIMEOUT_MAX
+    sync_give_up: float = 120.0  # without any progress; two of the longest stalls
+    follow_interval: float = 5.0  # peers' claims are looked at so often; PONGs move them every 15 s
 
     # --- mempool ---------------------------------------------------------------------------
     mempool_transactions: int = 5120  # go-ethereum: GlobalSlots 4096 + GlobalQueue 1024
@@ -95,6 +101,8 @@ class NodeConfig:
         high: dict[str, float] = {
             "max_inflight": 255,  # u8 in HELLO
             "max_per_type": 255,
+            "network_id": 2**64 - 1,  # u64 in HELLO
+            "listen_port": 65535,
             "headers_per_request": 2048,  # GET_HEADERS.max_headers
             "blocks_per_request": 512,  # GET_BLOCKS.max_blocks
         }

@@ -13,8 +13,10 @@ __all__ = [
     "BLOCK_PUSH_MIN",
     "CLOSING_CONNECTIONS",
     "DIAL_CONCURRENCY",
+    "FAR_AHEAD",
     "FETCH_ALTERNATIVES",
     "GOSSIP_QUEUE",
+    "HEADS_WAITING",
     "INBOX_BYTES",
     "INBOX_MESSAGES",
     "KNOWN_BLOCKS",
@@ -24,7 +26,6 @@ __all__ = [
     "LOGS_BURST",
     "LOGS_PER_SECOND",
     "PENDING_HANDSHAKES",
-    "PENDING_PER_HOST",
     "PINGS_BURST",
     "PINGS_PER_SECOND",
     "REFUSALS",
@@ -34,14 +35,13 @@ __all__ = [
     "TRANSACTION_PUSH_MIN",
     "UNREAD_BUSY_REPLIES",
     "WAITING_REQUESTS",
+    "WANTED_PER_PEER",
     "WANTED_TRANSACTIONS",
 ]
 
 # --- connecting ----------------------------------------------------------------------------
 # Inbound connections whose HELLO is not complete: go-ethereum's defaultMaxPendingPeers.
 PENDING_HANDSHAKES = 50
-# Of those, from one address that is not our own machine; a handshake takes one round trip.
-PENDING_PER_HOST = 8
 # Connections that were told why and linger for the other side's FIN (2 s each).
 CLOSING_CONNECTIONS = 64
 # Dials at a time: CometBFT's maxAttemptsToDial is 16, Bitcoin Core dials one after the other.
@@ -86,7 +86,10 @@ TRANSACTION_FULL_SIZE = 4096  # go-ethereum txMaxBroadcastSize: larger ones are 
 TRANSACTION_PUSH_MIN = 4
 BLOCK_PUSH_MIN = 4
 WANTED_TRANSACTIONS = 4096  # announced and being asked for: go-ethereum maxTxAnnounces
+WANTED_PER_PEER = 512  # of those, so that one peer's inventions do not fill the table
 FETCH_ALTERNATIVES = 4  # other peers remembered that have a wanted transaction
 ANNOUNCED_BLOCKS_WAITING = 64  # blocks being completed at a time, of all peers
+FAR_AHEAD = 64  # blocks above the head: an announced one is left to the sync
+HEADS_WAITING = 16  # changes of the head that wait to be announced
 GOSSIP_QUEUE = 4096  # transactions waiting to be relayed at the next turn
 RELAY_CACHE_BYTES = 4 * 1024 * 1024  # relayed lately, answered even if no pool holds them any more

@@ -1,0 +1,178 @@
+"""The way in and out of a node: sockets that are opened, judged by their HELLO, and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ..errors import ConnectError, HandshakeError
+from ..runtime import Runtime
+from .addresses import is_local
+from .handshake import Handshake, check_hello
+from .limits import CLOSING_CONNECTIONS, PENDING_HANDSHAKES
+from .messages import DisconnectCode, HelloMessage
+from .peer import Peer
+from .refusals import PUNISHED, Refusals, refusal_key
+
+if TYPE_CHECKING:
+    from .p2p import P2PNode
+
+__all__ = ["Gate"]
+
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """Owns every socket of the node, from its opening to its end, and decides who gets in.
+
+    Handshakes are bounded in number and in time and take no peer's place; refused addresses are
+    turned away; of two connections with one node both sides keep the same.
+    """
+
+    def __init__(self, node: P2PNode) -> None:
+        self._node = node
+        self.runtime: Runtime = node.runtime
+        self.refusals = Refusals()
+        # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
+        self._connections: dict[Handshake, None] = {}
+        self._pending: dict[Handshake, None] = {}
+        self._recent_hosts = Refusals()
+
+    def __len__(self) -> int:
+        """Open sockets, lingering ones included."""
+        return len(self._connections)
+
+    def close(self) -> None:
+        """Drop those who are not peers yet."""
+        for handshake in tuple(self._connections):
+            if handshake.peer is None and not handshake.connection.closing:
+                handshake.give_up("shutting down")
+
+    async def wait_closed(self) -> None:
+        """Wait until no socket is open."""
+        for handshake in tuple(self._connections):
+            await handshake.connection.wait_closed()
+
+    def refuse(self, host: str, port: int) -> None:
+        """Neither dial nor admit this address for the time that the configuration gives."""
+        now, seconds = self.runtime.loop_time(), self._node.config.refusal_time
+        self.refusals.refuse(refusal_key(host, port), now, seconds)
+        self._node.book.postpone(host, port, seconds)
+
+    # --- opening ---------------------------------------------------------------------------
+
+    def accept(self) -> asyncio.BaseProtocol:
+        """A socket has dialled us."""
+        handshake = Handshake(self, outbound=False)
+        self._connections[handshake] = None
+        self._pending[handshake] = None
+        self._set_deadline(handshake)
+        # Its address is known once the socket is handed over, right after this returns.
+        asyncio.get_running_loop().call_soon(self._limit_pending, handshake)
+        return handshake.connection
+
+    def dial(self, node_id: bytes | None) -> Handshake:
+        """A socket that is about to be opened by us, to the node of this id if one is given."""
+        handshake = Handshake(self, outbound=True, expected_id=node_id)
+        self._connections[handshake] = None
+        return handshake
+
+    def dialled(self, handshake: Handshake) -> None:
+        """TCP is connected: the time for HELLO runs."""
+        if not handshake.done:
+            self._set_deadline(handshake)
+
+    def _set_deadline(self, handshake: Handshake) -> None:
+        seconds = self._node.config.handshake_timeout
+        handshake.deadline = asyncio.get_running_loop().call_later(
+            seconds, handshake.give_up, f"no HELLO within {seconds:g} s"
+        )
+
+    def _limit_pending(self, newest: Handshake) -> None:
+        remote = newest.connection.remote_address
+        if newest not in self._pending or remote is None:
+            return
+        if not self._node.running:
+            newest.give_up("shutting down")
+            return
+        host = remote[0]
+        if not is_local(host):
+            now = self.runtime.loop_time()
+            if self._recent_hosts.remaining(host, now):
+                newest.give_up("one attempt per interval")
+                return
+            self._recent_hosts.refuse(host, now, self._node.config.redial_interval)
+        while len(self._pending) > PENDING_HANDSHAKES:
+            # An honest handshake takes a round trip: who has dawdled longest makes room.
+            next(iter(self._pending)).give_up("too many handshakes at a time")
+
+    # --- judging ---------------------------------------------------------------------------
+
+    def make_hello(self, handshake: Handshake) -> HelloMessage:
+        """Our HELLO on one connection."""
+        host, port = handshake.connection.remote_address or ("", 0)
+        return self._node.make_hello(handshake.nonce, host, port)
+
+    def admit(self, handshake: Handshake, hello: HelloMessage) -> Peer:
+        """Check a HELLO and make a peer of it, or raise `HandshakeError`."""
+        node = self._node
+        check_hello(
+            handshake.hello,
+            hello,
+            proved_id=handshake.connection.remote_key,
+            expected_id=handshake.expected_id,
+            own_nonces={other.nonce for other in self._connections},
+        )
+        if not node.running:
+            raise HandshakeError(DisconnectCode.SHUTTING_DOWN, "shutting down")
+        if not handshake.outbound:
+            host, _ = handshake.connection.remote_address or ("", 0)
+            key = refusal_key(host, hello.listen_port)
+            left = self.refusals.remaining(key, self.runtime.loop_time())
+            if left:
+                handshake.retry_after = int(left) + 1
+                raise HandshakeError(DisconnectCode.BANNED, "refused for a while")
+        older = node.table.place_for(hello.node_id, outbound=handshake.outbound)
+        if older is not None:
+            older.disconnect(DisconnectCode.ALREADY_CONNECTED, "replaced by another connection")
+        peer = Peer(node, handshake.connection, hello, outbound=handshake.outbound)
+        node.table.add(peer)
+        return peer
+
+    def handshake_done(self, handshake: Handshake) -> None:
+        """It has its peer, or never will."""
+        self._pending.pop(handshake, None)
+        # A DISCONNECT that was glued to the other side's HELLO is looked at first.
+        asyncio.get_running_loop().call_soon(self._settle, handshake)
+
+    def _settle(self, handshake: Handshake) -> None:
+        peer = handshake.peer
+        if peer is None:
+            self._failed(handshake)
+        elif peer.closed:
+            handshake.error = ConnectError(f"{peer.drop_reason} (code {peer.drop_code})")
+        else:
+            self._node.peer_ready(peer)
+        handshake.settled.set()
+
+    def _failed(self, handshake: Handshake) -> None:
+        remote, error = handshake.connection.remote_address, handshake.error
+        logger.debug("no handshake with %s: %s", remote, error)
+        if isinstance(error, HandshakeError) and remote is not None and handshake.outbound:
+            if error.code == DisconnectCode.SELF:
+                self._node.book.is_own(*remote)
+            elif error.code in PUNISHED:
+                self.refuse(*remote)
+
+    # --- closing ---------------------------------------------------------------------------
+
+    def refused(self, handshake: Handshake) -> None:
+        """It was told why and now lingers; bounded, so that nobody can make us keep sockets."""
+        lingering = [h for h in self._connections if h.peer is None and h.connection.closing]
+        for oldest in lingering[: max(0, len(lingering) - CLOSING_CONNECTIONS)]:
+            oldest.connection.abort()
+
+    def connection_closed(self, handshake: Handshake) -> None:
+        """The socket is gone."""
+        self._connections.pop(handshake, None)

@@ -1,0 +1,72 @@
+"""What is new: taken in from peers, checked, and passed on to those who do not know it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..blockchain.block import Block
+from ..blockchain.chain import Blockchain
+from ..blockchain.mempool import Mempool
+from ..blockchain.transaction import Transaction
+from .gossip_blocks import BlockGossip, BlockHook
+from .gossip_transactions import TransactionGossip
+from .messages import Message, MessageCodec, MessageType, Request
+
+if TYPE_CHECKING:
+    from .p2p import P2PNode
+
+__all__ = ["BlockHook", "Gossip"]
+
+
+class Gossip:
+    """News of transactions and blocks. A thing goes at most once to a peer, and never back."""
+
+    def __init__(self, node: P2PNode) -> None:
+        self._node = node
+        self.transactions = TransactionGossip(node)
+        self.blocks = BlockGossip(node, self.transactions)
+        node.router.add(MessageType.NEW_TRANSACTION, self.transactions.on_news)
+        node.router.add(MessageType.NEW_BLOCK, self.blocks.on_block)
+        node.router.add(MessageType.NEW_BLOCK_HASHES, self.blocks.on_hashes)
+
+    async def run(self) -> None:
+        """Pass on what is new until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.transactions.run())
+            group.create_task(self.blocks.run())
+
+    def broadcast(self, message: Message) -> int:
+        """Send a message that is no request to all peers; to how many."""
+        if isinstance(message, Request):
+            raise TypeError(f"{type(message).__name__} is a request, and those go to one peer")
+        frame = MessageCodec.encode(message)
+        return sum(peer.offer(frame) for peer in self._node.table)
+
+    async def broadcast_transaction(self, tx: Transaction) -> int:
+        """Into the mempool, if there is one, and to all peers that do not know it."""
+        mempool = self._node.mempool
+        if mempool is not None:
+            await self._node.runtime.run(mempool.add, tx)
+        return self.transactions.publish(tx)
+
+    def broadcast_block(self, block: Block) -> int:
+        """To all peers that do not know it."""
+        return self.blocks.publish(block)
+
+    def relayed(self, tx_hash: bytes) -> bytes | None:
+        """A transaction that was passed on lately, encoded."""
+        return self.transactions.relayed(tx_hash)
+
+    def attach(self, chain: Blockchain, mempool: Mempool | None) -> None:
+        """What is new from now on is news of this chain."""
+        self.blocks.follow(chain)
+
+    @property
+    def on_new_block(self) -> BlockHook | None:
+        """Takes complete new blocks in place of a plain import."""
+        return self.blocks.hook
+
+    @on_new_block.setter
+    def on_new_block(self, hook: BlockHook | None) -> None:
+        self.blocks.hook = hook

@@ -1,0 +1,368 @@
+"""The node: who is connected, who is told what, and what all of them share."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from ..blockchain.block import Block
+from ..blockchain.chain import Blockchain
+from ..blockchain.mempool import Mempool
+from ..blockchain.transaction import Transaction
+from ..config import NodeConfig
+from ..errors import ConfigError, ConnectError, NetworkError
+from ..runtime import Runtime
+from .addressbook import AddressBook
+from .addresses import format_address, parse_address, to_wire
+from .dialer import Dialer, resolve
+from .discovery import Discovery
+from .dispatch import Handler, Router
+from .gate import Gate
+from .gossip import BlockHook, Gossip
+from .identity import NodeIdentity
+from .messages import (
+    DisconnectCode,
+    HelloMessage,
+    Message,
+    MessageType,
+    PongMessage,
+)
+from .peer import Peer
+from .peers import PeerTable
+from .refusals import PUNISHED
+from .serving import Server
+from .tasks import TaskSet
+
+__all__ = ["P2PNode"]
+
+logger = logging.getLogger(__name__)
+
+_TICKS = 4.0  # upkeep per ping interval or timeout, whichever is shorter
+_TICK_MAX = 1.0
+
+
+class P2PNode:
+    """One node of the network.
+
+    Peers are kept in `peers`, by ``"host:port"`` of their end of the socket. Callbacks in
+    `on_peer_connected` and `on_peer_disconnected` get the `Peer`; they may be coroutine
+    functions. All methods are for the loop's thread.
+
+    Without a chain (`attach_chain`) it speaks HELLO with a zero genesis and finds nothing that it
+    is asked for.
+    """
+
+    def __init__(
+        self,
+        listen_port: int | None = None,
+        bootstrap_nodes: Iterable[str] = (),
+        *,
+        listen_host: str | None = None,
+        identity: NodeIdentity | None = None,
+        node_id: bytes | None = None,
+        network_id: int | None = None,
+        max_peers: int | None = None,
+        config: NodeConfig | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        """What is given here counts before `config`. `bootstrap_nodes` are ``host:port``.
+
+        `node_id` (32 bytes) names a node that has no `identity`; without either a new one is
+        made. A `runtime` that is given stays the caller's to close. Raises `ConfigError`.
+        """
+        given = {
+            "listen_port": listen_port,
+            "listen_host": listen_host,
+            "network_id": network_id,
+            "max_peers": max_peers,
+        }
+        config = config or NodeConfig()
+        self.config = config.replace(**{k: v for k, v in given.items() if v is not None})
+        self._owns_runtime = runtime is None
+        self.runtime = runtime or Runtime()
+        if identity is None and node_id is None:
+            identity = NodeIdentity.generate(self.runtime)
+        self.identity = identity
+        self.node_id: bytes = identity.node_id if identity is not None else bytes(node_id or b"")
+        if len(self.node_id) != 32:
+            raise ConfigError(f"node_id: {len(self.node_id)} bytes, needs 32")
+        self.bootstrap_nodes = tuple(bootstrap_nodes)
+        self.chain: Blockchain | None = None
+        self.mempool: Mempool | None = None
+        self.on_peer_connected: list[Callable[[Peer], Any]] = []
+        self.on_peer_disconnected: list[Callable[[Peer], Any]] = []
+
+        self.table = PeerTable(self.config, self.node_id)
+        self.book = AddressBook(self.config, self.runtime, self.node_id)
+        for address in self.bootstrap_nodes:
+            self.book.add_bootstrap(*parse_address(address))
+        self.gate = Gate(self)
+        self.dialer = Dialer(self)
+        self.discovery = Discovery(self)
+        self.server = Server(self)
+        self.router = Router(self.server.answer)
+        self.gossip = Gossip(self)
+        self.tasks = TaskSet(self._task_failed)
+        self._listener: asyncio.Server | None = None
+        self._port = 0
+        self._running = False
+        self._failure: BaseException | None = None
+
+    # --- life ------------------------------------------------------------------------------
+
+    @property
+    def listen_port(self) -> int:
+        """The port that is listened on, or would be; 0 if none is known."""
+        return self._port if self._running or not self.config.listen else self.config.listen_port
+
+    @property
+    def listen_host(self) -> str:
+        """The address that is listened on."""
+        return self.config.listen_host
+
+    @property
+    def running(self) -> bool:
+        """Whether it is between `start` and `stop`."""
+        return self._running
+
+    async def start(self) -> None:
+        """Listen, dial bootstrap nodes, look after peers. Idempotent.
+
+        Raises `NetworkError` if the port cannot be listened on.
+        """
+        if self._running:
+            return
+        self.tasks = TaskSet(self._task_failed)
+        self._failure = None
+        if self.config.listen:
+            await self._listen()
+        self._running = True
+        logger.warning(
+            "node %s speaks plaintext: what it sends can be read and changed on the way, and the "
+            "ids of its peers are not proved",
+            self.node_id.hex()[:16],
+        )
+        self.tasks.start(self._keep_alive(), "keeping peers alive")
+        self.tasks.start(self.discovery.run(), "discovery")
+        self.tasks.start(self.gossip.run(), "gossip")
+
+    async def stop(self) -> None:
+        """Tell the peers, close everything, wait until nothing of it runs. Idempotent.
+
+        Raises what ended one of its own tasks before, if anything did.
+        """
+        if self._running:
+            self._running = False
+            if self._listener is not None:
+                self._listener.close()
+            self.gate.close()
+            for peer in self.table:
+                peer.disconnect(DisconnectCode.SHUTTING_DOWN)
+            await self.tasks.close()
+            await self.gate.wait_closed()
+            if self._listener is not None:
+                await self._listener.wait_closed()
+                self._listener = None
+            self._port = 0
+        if self._owns_runtime:
+            self.runtime.close()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def _listen(self) -> None:
+        host, port = self.config.listen_host, self.config.listen_port
+        loop = asyncio.get_running_loop()
+        try:
+            hosts = await resolve(self, host, port)
+            self._listener = await loop.create_server(self.gate.accept, hosts, port)
+        except (OSError, ConnectError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise NetworkError(f"cannot listen on {format_address(host, port)}: {why}") from error
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def _keep_alive(self) -> None:
+        shortest = min(self.config.ping_interval, self.config.ping_timeout)
+        pause = min(max(shortest / _TICKS, 0.01), _TICK_MAX)
+        while True:
+            now = self.runtime.loop_time()
+            for peer in self.table:
+                peer.tick(now)
+            await asyncio.sleep(pause)
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        logger.error("%s failed", name, exc_info=error)
+        if self._failure is None:
+            self._failure = error
+
+    # --- the chain -------------------------------------------------------------------------
+
+    def attach_chain(self, chain: Blockchain, mempool: Mempool | None = None) -> None:
+        """Serve `chain`, say its head in HELLO, relay what is new.
+
+        Best before `start`: peers that are connected already were told of no chain.
+        """
+        self.chain, self.mempool = chain, mempool
+        self.gossip.attach(chain, mempool)
+
+    @property
+    def on_new_block(self) -> BlockHook | None:
+        """``async def hook(block, peer)``: takes the blocks that peers announce, complete with
+        their transactions, in place of a plain import into the chain."""
+        return self.gossip.on_new_block
+
+    @on_new_block.setter
+    def on_new_block(self, hook: BlockHook | None) -> None:
+        self.gossip.on_new_block = hook
+
+    # --- peers -----------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> dict[str, Peer]:
+        """The connected peers by ``"host:port"``; a copy."""
+        return dict(self.table.by_address)
+
+    async def connect_peer(self, address: str, port: int, *, node_id: bytes | None = None) -> Peer:
+        """The peer at this address, dialled unless it is connected.
+
+        Raises `ConnectError` if nobody is there or we are turned away, `HandshakeError` if what
+        is there is no peer for us, or another one than `node_id`.
+        """
+        if not self._running:
+            raise NetworkError("the node is not running")
+        return await self.dialer.connect(address, port, node_id)
+
+    async def disconnect_peer(self, peer_addr: str) -> bool:
+        """Part from the peer at ``"host:port"``; False if there is none."""
+        peer = self.table.find(peer_addr)
+        if peer is None:
+            return False
+        peer.disconnect(DisconnectCode.SHUTTING_DOWN, "disconnected by its user")
+        await peer.connection.wait_closed()
+        return True
+
+    def get_best_peer(self) -> Peer | None:
+        """The peer that claims the greatest height; among equals the quickest."""
+        return max(
+            self.table,
+            key=lambda p: (p.best_height, -(p.latency if p.latency is not None else 1e9)),
+            default=None,
+        )
+
+    def get_random_peer(self) -> Peer | None:
+        """Any peer."""
+        peers = list(self.table)
+        return self.runtime.random.choice(peers) if peers else None
+
+    # --- messages --------------------------------------------------------------------------
+
+    def register_handler(self, message_type: MessageType, handler: Handler) -> None:
+        """Await ``handler(peer, message)`` for each message of a type, in order per peer.
+
+        For a request (GET_*) it may return the reply, which then takes the place of the node's
+        own answer. What it raises is logged; a `ProtocolViolationError` drops the peer.
+        """
+        self.router.add(message_type, handler)
+
+    def unregister_handler(self, message_type: MessageType, handler: Handler) -> None:
+        """Undo `register_handler`. Raises ValueError if it is not registered."""
+        self.router.remove(message_type, handler)
+
+    async def broadcast_transaction(self, tx: Transaction) -> int:
+        """Add a transaction to the mempool, if there is one, and send it to all peers that do
+        not know it; to how many. Raises `InvalidTransactionError`."""
+        return await self.gossip.broadcast_transaction(tx)
+
+    async def broadcast_block(self, block: Block) -> int:
+        """Announce a block to all peers that do not know it; to how many."""
+        return self.gossip.broadcast_block(block)
+
+    async def broadcast(self, message: Message) -> int:
+        """Send any message that is no request to all peers; to how many."""
+        return self.gossip.broadcast(message)
+
+    # --- what connections and peers need ----------------------------------------------------
+
+    def make_hello(self, nonce: int, host: str, port: int) -> HelloMessage:
+        """Our HELLO to a node that we see at `host` and `port`."""
+        hello = HelloMessage(
+            network_id=self.config.network_id,
+            listen_port=self._port,
+            node_id=self.node_id,
+            user_agent=self.config.user_agent,
+            max_inflight=self.config.max_inflight,
+            max_per_type=self.config.max_per_type,
+            observed_ip=to_wire(host),
+            observed_port=port,
+            nonce=nonce,
+        )
+        if self.chain is None:
+            return hello
+        head = self.chain.head
+        return hello.replace(
+            genesis_hash=self.chain.genesis_hash,
+            best_height=head.height,
+            best_hash=head.hash,
+            capabilities=("sync/1", "relay/1", "archive"),
+        )
+
+    def make_pong(self, nonce: int) -> PongMessage:
+        """The answer to a PING: our executed head."""
+        if self.chain is None:
+            return PongMessage(nonce=nonce)
+        head = self.chain.head
+        return PongMessage(nonce=nonce, best_height=head.height, best_hash=head.hash)
+
+    def peer_ready(self, peer: Peer) -> None:
+        """The handshake stands: begin to listen to the peer."""
+        peer.start()
+        peer.announced = True
+        logger.info("connected to %s (%s)", peer, peer.user_agent)
+        self.discovery.peer_connected(peer)
+        self._tell(self.on_peer_connected, peer)
+
+    def peer_gone(self, peer: Peer) -> None:
+        """The peer has left or was dropped; its socket may linger."""
+        self.table.remove(peer)
+        who = "dropped" if peer.dropped_by_us else "lost"
+        code = f", code {peer.drop_code}" if peer.drop_code is not None else ""
+        logger.info("%s %s: %s%s", who, peer, peer.drop_reason, code)
+        if peer.drop_code in PUNISHED and (peer.dropped_by_us or peer.outbound):
+            self.gate.refuse(peer.host_address, peer.dial_port)
+        self.book.parted(peer.host_address, peer.dial_port)
+        if peer.announced:
+            self._tell(self.on_peer_disconnected, peer)
+        self.discovery.wake()
+
+    def _tell(self, callbacks: list[Callable[[Peer], Any]], peer: Peer) -> None:
+        for callback in tuple(callbacks):
+            try:
+                result = callback(peer)
+            except Exception:
+                logger.exception("a callback failed for %s", peer)
+                continue
+            if inspect.isawaitable(result):
+                if self._running:
+                    self.tasks.start(_finish(result), f"callback for {peer.address}")
+                elif inspect.iscoroutine(result):
+                    result.close()
+
+
+async def _finish(result: Any) -> None:
+    await result

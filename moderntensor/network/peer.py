@@ -1,0 +1,382 @@
+"""One peer: its messages in and out, what it claims, what it was asked and what it asks."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..backend import framing
+from ..config import NodeConfig
+from ..errors import (
+    DecodeError,
+    FrameError,
+    PeerBusyError,
+    PeerDisconnectedError,
+    ProtocolViolationError,
+)
+from ..runtime import Runtime
+from .addresses import format_address
+from .budget import TokenBucket
+from .connection import WRITE_HIGH, Connection
+from .dispatch import Router
+from .inbox import Inbox
+from .known import KnownSet
+from .limits import (
+    KNOWN_BLOCKS,
+    KNOWN_TRANSACTIONS,
+    LOGS_BURST,
+    LOGS_PER_SECOND,
+    PINGS_BURST,
+    PINGS_PER_SECOND,
+)
+from .messages import (
+    DisconnectCode,
+    DisconnectMessage,
+    HelloMessage,
+    Message,
+    MessageCodec,
+    MessageType,
+    PingMessage,
+    PongMessage,
+    Reply,
+    Request,
+)
+from .requests import RequestTable
+from .serving_queue import ServingQueue
+from .tasks import TaskSet
+
+__all__ = ["Peer", "PeerHost", "PeerInfo"]
+
+logger = logging.getLogger(__name__)
+
+_KINDS = {int(kind): kind for kind in MessageType}
+_REQUESTS = tuple(kind for kind in MessageType if kind.name.startswith("GET_"))
+_NEWS = (MessageType.NEW_TRANSACTION, MessageType.NEW_BLOCK, MessageType.NEW_BLOCK_HASHES)
+_REASON_LIMIT = 256  # the protocol: DISCONNECT.reason
+
+
+class PeerHost(Protocol):
+    """What a peer needs of the node that it belongs to."""
+
+    config: NodeConfig
+    runtime: Runtime
+    router: Router
+    tasks: TaskSet
+
+    def make_pong(self, nonce: int) -> PongMessage:
+        """The answer to a PING."""
+
+    def peer_gone(self, peer: Peer) -> None:
+        """The peer has left or was dropped; called once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What is known of a peer at one moment; heights are claims."""
+
+    address: str
+    node_id: bytes
+    outbound: bool
+    user_agent: str
+    capabilities: tuple[str, ...]
+    listen_address: str | None
+    best_height: int
+    best_hash: bytes
+    earliest_height: int
+    latency: float | None
+    connected_for: float
+    bytes_sent: int
+    bytes_received: int
+    messages_sent: int
+    messages_received: int
+    requests_in_flight: int
+    requests_timed_out: int
+
+
+class Peer:
+    """A connected node that has passed the handshake.
+
+    Made by the node. Methods are for the loop's thread.
+    """
+
+    def __init__(
+        self, host: PeerHost, connection: Connection, hello: HelloMessage, *, outbound: bool
+    ) -> None:
+        remote = connection.remote_address or ("?", 0)
+        self.host_address: str = remote[0]
+        self.address: str = format_address(*remote)
+        self.connection = connection
+        self.node_id: bytes = hello.node_id
+        self.outbound = outbound
+        self.user_agent: str = hello.user_agent
+        self.capabilities: frozenset[str] = frozenset(hello.capabilities)
+        self.listen_port: int = hello.listen_port
+        # Where it can be dialled again; 0 where it cannot.
+        self.dial_port: int = remote[1] if outbound else hello.listen_port
+        self.best_height: int = hello.best_height
+        self.best_hash: bytes = hello.best_hash
+        self.earliest_height: int = hello.earliest_height
+        self.genesis_hash: bytes = hello.genesis_hash
+        self.snapshots: tuple[tuple[int, bytes], ...] = ()
+        self.latency: float | None = None
+        self.known_transactions = KnownSet(KNOWN_TRANSACTIONS)
+        self.known_blocks = KnownSet(KNOWN_BLOCKS)
+        self.wanted_from = 0  # announced transactions that it is being asked for
+        # Why it went: a DisconnectCode where one was said, and by whom.
+        self.drop_code: int | None = None
+        self.drop_reason = ""
+        self.dropped_by_us = False
+        self.announced = False  # the node's user was told of it
+        self._left = False
+
+        self._host = host
+        self._runtime = host.runtime
+        self._config = host.config
+        now = host.runtime.loop_time()
+        self.connected_at = now
+        self._requests = RequestTable(
+            connection.decoder,
+            self._send_request,
+            host.runtime,
+            max_inflight=hello.max_inflight,
+            max_per_type=hello.max_per_type,
+        )
+        self._inbox = Inbox(self, host.runtime)
+        self._serving = ServingQueue(self, host.router, host.config)
+        self._pings = TokenBucket(PINGS_PER_SECOND, PINGS_BURST, now)
+        self._logs = TokenBucket(LOGS_PER_SECOND, LOGS_BURST, now)
+        self._logs_kept_back = 0
+        self._ping: tuple[int, float] | None = None  # nonce, sent at
+        self._next_ping = now
+        self._handlers = host.router.handlers
+        self._table = {
+            int(MessageType.HELLO): self._on_second_hello,
+            int(MessageType.PING): self._on_ping,
+            int(MessageType.PONG): self._on_pong,
+            int(MessageType.DISCONNECT): self._on_disconnect,
+            **{int(kind): self._on_request for kind in _REQUESTS},
+            **{int(kind): self._on_news for kind in _NEWS},
+        }
+        for kind in MessageType:
+            self._table.setdefault(int(kind), self._on_reply)
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.address} {self.node_id.hex()[:8]}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent to it any more."""
+        return self.connection.closing
+
+    @property
+    def listen_address(self) -> str | None:
+        """Where it says it can be dialled; None if it does not listen."""
+        return format_address(self.host_address, self.listen_port) if self.listen_port else None
+
+    @property
+    def info(self) -> PeerInfo:
+        """All that is known of it now."""
+        connection = self.connection
+        return PeerInfo(
+            address=self.address,
+            node_id=self.node_id,
+            outbound=self.outbound,
+            user_agent=self.user_agent,
+            capabilities=tuple(sorted(self.capabilities)),
+            listen_address=self.listen_address,
+            best_height=self.best_height,
+            best_hash=self.best_hash,
+            earliest_height=self.earliest_height,
+            latency=self.latency,
+            connected_for=self._runtime.loop_time() - self.connected_at,
+            bytes_sent=connection.bytes_sent,
+            bytes_received=connection.bytes_received,
+            messages_sent=connection.frames_sent,
+            messages_received=connection.frames_received,
+            requests_in_flight=self._requests.in_flight,
+            requests_timed_out=self._requests.timeouts,
+        )
+
+    # --- out -------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Queue one message that is not a request.
+
+        Raises `PeerDisconnectedError`, or `PeerBusyError` if too much waits to be sent already.
+        """
+        if isinstance(message, Request):
+            raise TypeError(f"{type(message).__name__} needs request(), which awaits its reply")
+        self.connection.send(MessageCodec.encode(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Queue one encoded frame, for a message that goes to many peers. Raises as `send`."""
+        self.connection.send(frame)
+
+    def offer(self, frame: bytes) -> bool:
+        """Send a frame of news; False if the peer is leaving, or has so much to read that it
+        would have to wait: others will tell it."""
+        if self.closed or self.connection.write_buffer_size > WRITE_HIGH:
+            return False
+        self.connection.send(frame)
+        return True
+
+    async def request(self, message: Request, timeout: float | None = None) -> Reply:  # noqa: ASYNC109
+        """Send a request and return its reply (BUSY, NOT_FOUND and the like are replies too).
+
+        `timeout` seconds (default: the node's `request_timeout`) cover the wait for a free slot
+        and for the reply. Raises `RequestTimeoutError`, `PeerBusyError`, `PeerDisconnectedError`.
+        """
+        seconds = self._config.request_timeout if timeout is None else timeout
+        return await self._requests.request(message, seconds)
+
+    def _send_request(self, frame: bytes) -> None:
+        # Whoever asks must read, or two nodes that both pause would wait for each other.
+        self._inbox.read_on()
+        self.connection.send(frame)
+
+    def disconnect(self, code: DisconnectCode, reason: str = "", *, retry_after: int = 0) -> None:
+        """Tell the peer why, and close. `retry_after`: seconds it should stay away. Idempotent."""
+        if self.connection.closing:
+            return
+        text = printable(reason or code.name.lower().replace("_", " "))
+        self._gone(code, text, by_us=True)
+        try:
+            self.send(DisconnectMessage(code=code, reason=text, retry_after=retry_after))
+        except PeerBusyError:  # it does not read, so it would not read this either
+            self.connection.abort(PeerDisconnectedError(text))
+            return
+        self.connection.close(PeerDisconnectedError(text))
+
+    def _gone(self, code: int | None, reason: str, *, by_us: bool) -> None:
+        if self._left:
+            return
+        self._left = True
+        self.drop_code, self.drop_reason, self.dropped_by_us = code, reason, by_us
+        self._requests.close(reason)
+        self._serving.close()
+        self._inbox.finish(discard=by_us)
+        self._host.peer_gone(self)
+
+    # --- in --------------------------------------------------------------------------------
+
+    def on_frames(self, frames: list[framing.Frame]) -> None:
+        """Called by the connection with what one read completed."""
+        table = self._table
+        try:
+            for frame in frames:
+                table[frame.type](frame)
+        except ProtocolViolationError as error:
+            self.disconnect(DisconnectCode(error.code), error.reason)
+        except DecodeError as error:
+            self.disconnect(DisconnectCode.PROTOCOL_ERROR, str(error))
+        except PeerDisconnectedError as error:  # it said goodbye, or we closed it meanwhile
+            self.connection.close(error)
+        except PeerBusyError as error:
+            self.disconnect(DisconnectCode.LIMITS, str(error))
+
+    def on_error(self, error: FrameError) -> None:
+        """Called by the connection: no further frame can be read."""
+        self.disconnect(DisconnectCode.PROTOCOL_ERROR, str(error))
+
+    def on_closed(self, reason: BaseException | None) -> None:
+        """Called by the connection, once: the socket is gone."""
+        if isinstance(reason, ProtocolViolationError):
+            self._gone(reason.code, reason.reason, by_us=True)
+        self._gone(None, str(reason) if reason is not None else "closed by the peer", by_us=False)
+
+    def _on_second_hello(self, frame: framing.Frame) -> None:
+        raise ProtocolViolationError(DisconnectCode.PROTOCOL_ERROR, "a second HELLO")
+
+    def _on_disconnect(self, frame: framing.Frame) -> None:
+        message = DisconnectMessage.decode(frame.payload)
+        self._gone(message.code, message.reason, by_us=False)
+        raise PeerDisconnectedError(message.reason)
+
+    def _on_ping(self, frame: framing.Frame) -> None:
+        ping = PingMessage.decode(frame.payload)
+        if self._pings.take(self._runtime.loop_time()):
+            self.send(self._host.make_pong(ping.nonce))
+
+    def _on_pong(self, frame: framing.Frame) -> None:
+        pong = PongMessage.decode(frame.payload)
+        if self._ping is None or self._ping[0] != pong.nonce:
+            return  # an answer to nothing says nothing
+        self.latency = self._runtime.loop_time() - self._ping[1]
+        self._ping = None
+        self.best_height, self.best_hash = pong.best_height, pong.best_hash
+        self.earliest_height, self.snapshots = pong.earliest_height, pong.snapshots
+
+    def _on_request(self, frame: framing.Frame) -> None:
+        message = MessageCodec.decode_payload(frame.type, frame.payload)
+        assert isinstance(message, Request)  # noqa: S101 - by its type
+        self._serving.put(message)
+
+    def _on_reply(self, frame: framing.Frame) -> None:
+        if frame.type == MessageType.HEADERS and not any(frame.payload[:4]):
+            self._on_news(frame)  # announced headers
+            return
+        reply = self._requests.deliver(_KINDS[frame.type], frame.payload)
+        handlers = self._handlers[frame.type]
+        if reply is not None and handlers:
+            self._inbox.put(handlers, reply, len(frame.payload))
+
+    def _on_news(self, frame: framing.Frame) -> None:
+        message = MessageCodec.decode_payload(frame.type, frame.payload)
+        handlers = self._handlers[frame.type]
+        if handlers:
+            self._inbox.put(handlers, message, len(frame.payload))
+
+    # --- upkeep ----------------------------------------------------------------------------
+
+    @property
+    def owes_us(self) -> bool:
+        """Whether a reply of it is outstanding: reading must go on."""
+        return self._requests.in_flight > 0
+
+    def start(self) -> None:
+        """Begin to handle and to serve its messages."""
+        self._inbox.start(self._host.tasks)
+        self._serving.start(self._host.tasks)
+        self.tick(self._runtime.loop_time())
+
+    def tick(self, now: float) -> None:
+        """Ping it when it is time, drop it if it has not answered; called by the node."""
+        if self.closed:
+            return
+        self._requests.expire()
+        if self._inbox.paused:  # its PONG could not reach us
+            return
+        if self._ping is not None:
+            waited = now - max(self._ping[1], self._inbox.resumed_at)
+            if waited >= self._config.ping_timeout:
+                self.disconnect(DisconnectCode.TIMEOUT, f"no PONG within {waited:.1f} s")
+        elif now >= self._next_ping:
+            nonce = self._runtime.random.getrandbits(64)
+            try:
+                self.send(PingMessage(nonce=nonce))
+            except PeerBusyError as error:
+                self.disconnect(DisconnectCode.LIMITS, str(error))
+            else:
+                self._ping = (nonce, now)
+                self._next_ping = now + self._config.ping_interval
+
+    def claims(self, height: int, block_hash: bytes) -> None:
+        """It has shown this block: if it is its highest, it is its head."""
+        if height > self.best_height:
+            self.best_height, self.best_hash = height, block_hash
+
+    def log(self, level: int, text: str, *args: object, exc_info: bool = False) -> None:
+        """Log a line about this peer, unless it has caused too many of late."""
+        if not self._logs.take(self._runtime.loop_time()):
+            self._logs_kept_back += 1
+            return
+        more = f" ({self._logs_kept_back} lines kept back)" if self._logs_kept_back else ""
+        self._logs_kept_back = 0
+        logger.log(level, "%s: " + text + "%s", self, *args, more, exc_info=exc_info)
+
+
+def printable(text: str) -> str:
+    """`text` as a DISCONNECT reason may hold it: printable ASCII, at most 256 characters."""
+    safe = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return safe if len(safe) <= _REASON_LIMIT else safe[: _REASON_LIMIT - 3] + "..."
