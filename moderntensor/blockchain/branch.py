@@ -216,7 +216,8 @@ class BranchWriter:
         if final > 0:
             txn.delete_range(tables.UNDO, stop=tables.height_key(final + 1))
         if self._has_side:
-            side.prune(txn, final)
+            if not self.undone:  # those stay for one commit more: someone may want their bodies
+                side.prune(txn, final)
             side.trim(txn)
 
 

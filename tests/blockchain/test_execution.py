@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.chains import (
+from helpers.forks import (
     ACCOUNTS,
     STRANGER,
     VALIDATORS,

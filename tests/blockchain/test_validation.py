@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.chains import (
+from helpers.forks import (
     STRANGER,
     VALIDATORS,
     ChainMaker,
