@@ -378,6 +378,9 @@ def test_checkpoints(headers: ModuleType) -> None:
     anchor = headers.Anchor(items[9].hash, 10, items[9].timestamp)
     rules = rules_of(headers, checkpoints={5: bytes(32), 10: bytes(32)})
     batch_of(headers, items[10:]).check(anchor, rules, NOW)
+    points = {5: bytes(32), 10: bytes(32), 12: bytes(32)}
+    found = broken(headers, items[10:], anchor=anchor, checkpoints=points)
+    assert found == (1, 12, "checkpoint")
 
 
 def test_an_open_network_takes_any_validator(headers: ModuleType) -> None:

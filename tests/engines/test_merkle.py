@@ -251,6 +251,7 @@ def test_leaf_and_node(merkle: ModuleType) -> None:
         (ZERO, 0, ZERO, 0),
         (b"a" * 32, 2**64 - 1, b"b" * 32, 1),
         (b"a" * 32, 2**63, b"b" * 32, 2**63),
+        (b"a" * 32, 2**64 - 1, b"b" * 32, 3),
     ],
 )
 def test_nodes_that_cannot_be(
