@@ -73,7 +73,7 @@ class _TreeReader:
             node = self._node(index)
             proof.append(_NODE.pack(*node))
             bit = target >> (_BITS - 1 - depth) & 1
-            index, depth, count = 2 * index + bit, depth + 1, node[3 if bit else 1]
+            index, depth, count = 2 * index + bit, depth + 1, node[3] if bit else node[1]
         below = merkle.state_proof(self._packed(*_place(index)), key)
         # Over two accounts or more it begins at depth 0, with nodes that have one empty half.
         return proof + (below[depth:] if count > 1 else below)
@@ -138,14 +138,13 @@ class StateTree(_TreeReader):
         total = count + self._added[high] - self._added[low]
         if count <= NODE_LIMIT or total <= NODE_LIMIT:
             return self._rebuild(index, count, total)
+        if high - low == 1:
+            return self._update_path(index, depth, count, low)
         left, left_count, right, right_count = self._node(index)
         keys = self._keys
         bit = _BITS - 1 - depth
-        if high - low == 1:
-            split = low if keys[low] >> bit & 1 else high
-        else:
-            middle = (keys[low] >> bit | 1) << bit  # the first key of the right half
-            split = bisect_left(keys, middle, low, high)
+        middle = (keys[low] >> bit | 1) << bit  # the first key of the right half
+        split = bisect_left(keys, middle, low, high)
         if split > low:
             left, left_count = self._update(2 * index, depth + 1, left_count, low, split)
         if split < high:
@@ -153,6 +152,32 @@ class StateTree(_TreeReader):
         self._nodes[index] = (left, left_count, right, right_count)
         self._dirty.add(index)
         return merkle.state_node(left, left_count, right, right_count), total
+
+    def _update_path(self, index: int, depth: int, count: int, change: int) -> tuple[bytes, int]:
+        """As `_update`, for a single change: most of a block's nodes lie on such paths."""
+        key = self._keys[change]
+        delta = self._added[change + 1] - self._added[change]
+        nodes, mark, node_hash = self._nodes, self._dirty.add, merkle.state_node
+        bit = _BITS - 1 - depth
+        path: list[_Node] = []
+        while count > NODE_LIMIT and count + delta > NODE_LIMIT:
+            node = nodes.get(index) or self._node(index)
+            path.append(node)
+            if key >> bit & 1:
+                index, count = 2 * index + 1, node[3]
+            else:
+                index, count = 2 * index, node[1]
+            bit -= 1
+        root, count = self._rebuild(index, count, count + delta)
+        for left, left_count, right, right_count in reversed(path):
+            node = (
+                (left, left_count, root, count) if index & 1 else (root, count, right, right_count)
+            )
+            index >>= 1
+            nodes[index] = node
+            mark(index)
+            root, count = node_hash(*node), node[1] + node[3]
+        return root, count
 
     def _rebuild(self, index: int, count: int, total: int) -> tuple[bytes, int]:
         """As `_update`, from the accounts themselves: the subtree is small, or was."""
