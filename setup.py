@@ -35,7 +35,7 @@ class BuildPy(build_py):
 
 
 def extensions() -> list[Extension]:
-    from Cython.Build import cythonize
+    from Cython.Build import cythonize  # noqa: PLC0415 - a pure build needs no Cython
 
     flags = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-strict-aliasing"]
     return cythonize(
@@ -44,7 +44,9 @@ def extensions() -> list[Extension]:
                 f"moderntensor._ext.{name}",
                 [f"ext/{name}.pyx", *sources],
                 include_dirs=["ext"],
-                depends=sorted(str(p) for p in [*Path("ext").glob("*.pxi"), *Path("ext").glob("*.h")]),
+                depends=sorted(
+                    str(p) for p in [*Path("ext").glob("*.pxi"), *Path("ext").glob("*.h")]
+                ),
                 extra_compile_args=flags,
             )
             for name, sources in C_SOURCES.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ._version import VERSION as __version__
+from . import _version
 
 if TYPE_CHECKING:
     from .blockchain.block import Block, BlockHeader
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .network.peer import Peer, PeerInfo
     from .network.sync import SyncManager, SyncStatus
     from .node import FullNode
+
+__version__ = _version.VERSION
 
 __all__ = [
     "Account",

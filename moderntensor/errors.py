@@ -101,7 +101,13 @@ class InvalidBlockError(ValidationError):
     match its header), so that the header's hash must not be remembered as invalid."""
 
     def __init__(
-        self, height: int, block_hash: bytes, rule: str, detail: str = "", *, body_only: bool = False
+        self,
+        height: int,
+        block_hash: bytes,
+        rule: str,
+        detail: str = "",
+        *,
+        body_only: bool = False,
     ) -> None:
         self.height = height
         self.hash = block_hash

@@ -43,9 +43,7 @@ from .backend import layout as _engine
 if TYPE_CHECKING:
     from typing_extensions import TypeAliasType
 
-    from ._pure.layout import Layout
-else:
-    Layout = _engine.Layout
+Layout: TypeAlias = _engine.Layout
 
 T = TypeVar("T")
 R = TypeVar("R", bound=type)

@@ -14,13 +14,13 @@ PACKAGE = Path(moderntensor.__file__).parent
 # Each room with the rooms that it may import, besides itself. What is under it is listed whole.
 FLOORS = ["errors", "engines", "backend", "wire", "storage", "blockchain", "network", "node", "cli"]
 # Usable by every floor above them; they import nothing but errors.
-ASIDE = {"runtime": {"errors"}, "config": {"errors"}, "_version": set()}
+ASIDE = {"runtime": {"errors"}, "config": {"errors", "_version"}, "_version": set()}
 MAX_LINES = 450
 
 
 def room_of(module: str) -> str:
     """The floor that a dotted module name below the package belongs to."""
-    head = module.split(".")[0]
+    head = module.split(".", maxsplit=1)[0]
     if head in ("_pure", "_ext"):
         return "engines"
     if head in ("simulation",):
@@ -93,7 +93,10 @@ def test_the_world_is_asked_in_one_place() -> None:
             if isinstance(node, ast.Import):
                 used = {(alias.name, None) for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                used = {(node.module or "", None), *((node.module or "", a.name) for a in node.names)}
+                used = {
+                    (node.module or "", None),
+                    *((node.module or "", a.name) for a in node.names),
+                }
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 used = {(node.value.id, node.attr)}
             else:

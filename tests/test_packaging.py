@@ -83,7 +83,8 @@ def test_import_is_light() -> None:
     """`import moderntensor` alone must not pull in the event loop, the store or the CLI."""
     code = (
         "import sys, moderntensor\n"
-        "print([m for m in ('asyncio', 'lmdb', 'cryptography', 'typer', 'rich') if m in sys.modules])"
+        "heavy = ('asyncio', 'lmdb', 'cryptography', 'typer', 'rich')\n"
+        "print([m for m in heavy if m in sys.modules])"
     )
     result = run_python(code, ROOT)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr

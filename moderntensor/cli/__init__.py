@@ -14,10 +14,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: it failed, with one line on stderr saying why. 2: the arguments are wrong.
     130: interrupted.
     """
-    import typer
+    import typer  # noqa: PLC0415 - `import moderntensor.cli` stays light
 
-    from ..errors import ModernTensorError
-    from .app import app
+    from ..errors import ModernTensorError  # noqa: PLC0415
+    from .app import app  # noqa: PLC0415
 
     try:
         code = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader went away (``| head``): nobody is left to tell. Keep the interpreter from
         # flushing into the closed pipe once more at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 1
     except (ModernTensorError, OSError) as error:
         return _fail(str(error) or type(error).__name__)

@@ -25,10 +25,14 @@ def set_up_logging(level: str) -> None:
     )
 
 
-def console() -> Console:
-    """The console for results. Lines are not wrapped where the output is no terminal."""
-    plain = not sys.stdout.isatty()
+def console(*, stderr: bool = False) -> Console:
+    """The console for results, or with `stderr` for what is said meanwhile.
+
+    Lines are not wrapped where the output is no terminal.
+    """
+    plain = not (sys.stderr if stderr else sys.stdout).isatty()
     return Console(
+        stderr=stderr,
         highlight=False,
         soft_wrap=plain,
         width=160 if plain else None,

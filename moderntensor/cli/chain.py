@@ -1,0 +1,277 @@
+"""``moderntensor chain``: make, extend, look at and verify a chain on this disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ..backend import headers
+from ..blockchain.chain import Blockchain, ChainHead
+from ..blockchain.crypto import sha256
+from ..blockchain.tables import ACCOUNTS, TABLES, TX_INDEX
+from ..blockchain.workload import build_chain
+from ..errors import ConfigError, ValidationError
+from ..runtime import Runtime
+from ..storage import open_store
+from .devnet import Devnet
+from .output import console, count, key_value_table, size
+
+VERIFY_BATCH = 512  # blocks executed and committed at once
+
+app = typer.Typer(help="Make, extend, look at and verify a chain.", no_args_is_help=True)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the chain.")]
+Blocks = Annotated[int, typer.Option(min=0, help="Blocks to put on it.")]
+Transfers = Annotated[int, typer.Option(min=0, max=1000, help="Transfers in each block.")]
+
+
+@app.command("new")
+def new(
+    directory: Directory,
+    blocks: Blocks = 0,
+    transfers: Transfers = 2,
+    validators: Annotated[
+        int, typer.Option(min=0, max=100, help="Validators taking turns; 0: any key may sign.")
+    ] = 3,
+    accounts: Annotated[
+        int, typer.Option(min=2, max=1_000_000, help="Accounts with a balance.")
+    ] = 20,
+    block_time: Annotated[int, typer.Option(min=1, help="Seconds per slot.")] = 12,
+    timestamp: Annotated[
+        int | None,
+        typer.Option(min=0, help="Unix time of the genesis block. Default: so that BLOCKS fit."),
+    ] = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(help="Derive all keys from this text: repeatable, for tests only."),
+    ] = None,
+) -> None:
+    """Make a chain: a genesis file, keys for its validators and accounts, and blocks.
+
+    Start a node on it with: moderntensor node --genesis DIR/genesis.json --data DIR/data
+    --validator-key DIR/keys/validator-0.key
+    """
+    runtime = Runtime()
+    devnet = Devnet(directory)
+    config = devnet.create(
+        sha256(seed.encode()) if seed is not None else runtime.entropy(32),
+        validators=validators,
+        accounts=accounts,
+        block_time=block_time,
+        timestamp=int(runtime.wall_time()) - blocks * block_time
+        if timestamp is None
+        else timestamp,
+    )
+    with devnet.chain(config) as chain:
+        _extend(devnet, chain, blocks, transfers)
+        _show_summary(devnet.path, chain)
+
+
+@app.command("produce")
+def produce(directory: Directory, blocks: Blocks = 1, transfers: Transfers = 2) -> None:
+    """Put more signed blocks on the chain in DIR, one per slot, up to the present."""
+    devnet = Devnet(directory)
+    config = devnet.load()
+    with devnet.chain(config) as chain:
+        room = config.slot_of(int(Runtime().wall_time())) - config.slot_of(chain.head.timestamp)
+        if blocks > room:
+            raise ConfigError(
+                f"--blocks {blocks}: only {max(room, 0)} slots of {config.block_time} s have "
+                "passed since the last block; nodes refuse blocks from the future"
+            )
+        _extend(devnet, chain, blocks, transfers)
+        _show_summary(devnet.path, chain)
+
+
+@app.command("inspect")
+def inspect(
+    directory: Directory,
+    block: Annotated[
+        str | None, typer.Option(metavar="HEIGHT|HASH", help="Show this block.")
+    ] = None,
+    transaction: Annotated[
+        str | None, typer.Option(metavar="HASH", help="Show this transaction.")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Show this account.")
+    ] = None,
+) -> None:
+    """Show the chain in DIR, or one block, transaction or account of it."""
+    devnet = Devnet(directory)
+    with devnet.chain(devnet.load()) as chain:
+        if block is not None:
+            _show_block(chain, block)
+        if transaction is not None:
+            _show_transaction(chain, transaction)
+        if account is not None:
+            _show_account(chain, account)
+        if block is transaction is account is None:
+            _show_summary(devnet.path, chain)
+
+
+@app.command("verify")
+def verify(directory: Directory) -> None:
+    """Check and execute the whole chain in DIR again, from its genesis, trusting nothing stored."""
+    devnet = Devnet(directory)
+    config = devnet.load()
+    with devnet.chain(config) as chain, tempfile.TemporaryDirectory() as scratch:
+        with open_store(Path(scratch) / "chain", TABLES) as store:
+            replayed = _replay(chain, Blockchain(store, config))
+        if replayed != chain.head:
+            raise ValidationError(
+                f"the blocks lead to {replayed.hash.hex()} at height {replayed.height}, but the "
+                f"stored head is {chain.head.hash.hex()} at {chain.head.height}"
+            )
+        console().print(
+            f"{count(chain.head.height)} blocks verified: every header, signature, transaction "
+            f"and state root\nhead {chain.head.hash.hex()}"
+        )
+
+
+# --- work ----------------------------------------------------------------------------------
+
+
+def _progress(what: str, total: int, heads: Iterator[ChainHead], start: int = 0) -> None:
+    """Drain `heads`, showing on stderr how far they are."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        for head in heads:
+            progress.update(task, completed=head.height - start)
+
+
+def _extend(devnet: Devnet, chain: Blockchain, blocks: int, transfers: int) -> None:
+    heads = build_chain(
+        chain,
+        validators=devnet.validator_keys(chain.config) or devnet.account_keys(chain.config)[:1],
+        accounts=devnet.account_keys(chain.config),
+        blocks=blocks,
+        transfers_per_block=transfers,
+    )
+    _progress("signing blocks", blocks, heads, start=chain.head.height)
+
+
+def _replay(source: Blockchain, target: Blockchain) -> ChainHead:
+    def batches() -> Iterator[ChainHead]:
+        for start in range(1, source.head.height + 1, VERIFY_BATCH):
+            batch = headers.HeaderBatch(source.headers_range(start, VERIFY_BATCH))
+            bodies = []
+            for block_hash in batch.hashes():
+                body = source.body_of(block_hash)
+                if body is None:
+                    raise ValidationError(f"the body of block {block_hash.hex()} is missing")
+                bodies.append(body)
+            target.add_headers(batch)
+            target.apply_bodies(start, bodies)
+            yield target.head
+
+    _progress("verifying", source.head.height, batches())
+    return target.head
+
+
+# --- showing -------------------------------------------------------------------------------
+
+
+def _show_summary(path: Path, chain: Blockchain) -> None:
+    head, config = chain.head, chain.config
+    with chain.store.read() as txn:
+        accounts, transactions = txn.count(ACCOUNTS), txn.count(TX_INDEX)
+    _show(
+        {
+            "directory": path,
+            "chain id": config.chain_id,
+            "genesis": chain.genesis_hash.hex(),
+            "validators": len(config.validators) or "open: any key may sign",
+            "block time": f"{config.block_time} s",
+            "head": f"{count(head.height)}  {head.hash.hex()}",
+            "state root": head.state_root.hex(),
+            "transactions": count(transactions),
+            "accounts": count(accounts),
+            "on disk": size(chain.store.size_on_disk()),
+        }
+    )
+
+
+def _show_block(chain: Blockchain, text: str) -> None:
+    where = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else _hex(text, 32)
+    block = chain.get_block(where)
+    if block is None:
+        raise ConfigError(f"--block {text}: there is no such block on the chain")
+    header = block.header
+    _show(
+        {
+            "height": count(header.height),
+            "hash": header.hash.hex(),
+            "parent": header.previous_hash.hex(),
+            "timestamp": header.timestamp,
+            "validator": header.validator.hex(),
+            "state root": header.state_root.hex(),
+            "gas used": f"{count(header.gas_used)} of {count(header.gas_limit)}",
+            "size": size(len(block.encode())),
+            "transactions": len(block.transactions),
+        }
+    )
+    for shown in islice(block.transactions, 50):
+        console().print(f"  {shown.hash.hex()}")
+    if len(block.transactions) > 50:
+        console().print(f"  and {len(block.transactions) - 50} more")
+
+
+def _show_transaction(chain: Blockchain, text: str) -> None:
+    tx_hash = _hex(text, 32)
+    found = chain.get_transaction(tx_hash)
+    if found is None:
+        raise ConfigError(f"--transaction {text}: there is no such transaction on the chain")
+    transaction, height, position = found
+    _show(
+        {
+            "hash": transaction.hash.hex(),
+            "block": f"{count(height)}, position {position}",
+            "from": "0x" + transaction.sender.hex(),
+            "to": "0x" + transaction.to.hex() if transaction.to else "(none)",
+            "value": count(transaction.value),
+            "nonce": transaction.nonce,
+            "fee": f"{count(transaction.intrinsic_gas * transaction.gas_price)} "
+            f"({count(transaction.intrinsic_gas)} gas at {count(transaction.gas_price)})",
+            "data": size(len(transaction.data)),
+        }
+    )
+
+
+def _show_account(chain: Blockchain, text: str) -> None:
+    address = _hex(text, 20)
+    account = chain.get_account(address)
+    _show(
+        {
+            "address": "0x" + address.hex(),
+            "balance": count(account.balance),
+            "nonce": account.nonce,
+        }
+    )
+    for tx_hash in chain.transactions_of(address, limit=10):
+        console().print(f"  {tx_hash.hex()}")
+
+
+def _show(rows: dict[str, object]) -> None:
+    console().print(key_value_table(rows))
+
+
+def _hex(text: str, length: int) -> bytes:
+    try:
+        value = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        value = b""
+    if len(value) != length:
+        raise ConfigError(f"{text!r} is not {2 * length} hex digits")
+    return value

@@ -1,0 +1,44 @@
+"""``moderntensor keys``: the keys of validators and of accounts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..blockchain.crypto import KeyPair, load_key, save_key
+from ..runtime import Runtime
+from .output import console, key_value_table
+
+app = typer.Typer(help="Make and show keys.", no_args_is_help=True)
+
+
+@app.command("new")
+def new(
+    path: Annotated[
+        Path, typer.Argument(help="The file to write; it must not exist yet. Mode 0600.")
+    ],
+) -> None:
+    """Make a key pair and store it in PATH. It signs both transactions and blocks."""
+    key = KeyPair.generate(Runtime())
+    save_key(path, key)
+    _show(path, key)
+
+
+@app.command("show")
+def show(path: Annotated[Path, typer.Argument(help="A key file.")]) -> None:
+    """Show the public half of the key in PATH."""
+    _show(path, load_key(path))
+
+
+def _show(path: Path, key: KeyPair) -> None:
+    console().print(
+        key_value_table(
+            {
+                "file": path,
+                "address": "0x" + key.address.hex(),
+                "validator key": key.public_key.hex(),
+            }
+        )
+    )

@@ -1,0 +1,108 @@
+"""``moderntensor node``: one node, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..blockchain.crypto import load_key
+from ..blockchain.genesis import ChainConfig
+from ..config import NodeConfig
+from ..errors import ConfigError
+from ..node import FullNode
+from .output import console, count, duration, short, size
+
+STATUS_INTERVAL = 10.0  # seconds between two status lines
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``host:port`` or ``[ipv6]:port`` → (host, port); ConfigError if it is neither."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"address {text!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def node(
+    data: Annotated[Path, typer.Option(help="Directory of the chain; made if it is missing.")],
+    genesis: Annotated[Path, typer.Option(help="Genesis file (JSON) of the chain to join.")],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to accept peers; port 0 takes any.")
+    ] = "0.0.0.0:30303",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="A node to start from; may be given many times."),
+    ] = None,
+    network_id: Annotated[
+        int, typer.Option(min=0, help="Nodes of other networks are refused.")
+    ] = 1,
+    max_peers: Annotated[int, typer.Option(min=1, help="Connections at most.")] = 50,
+    validator_key: Annotated[
+        Path | None, typer.Option(help="Key file: produce blocks in the slots of this key.")
+    ] = None,
+) -> None:
+    """Run one node from a genesis file and a data directory until Ctrl-C or SIGTERM.
+
+    It syncs to its peers' best chain, follows it, serves it, and relays what is new. The transport
+    is plaintext: connect it to nodes that you trust, on networks that you trust.
+    """
+    config = ChainConfig.load(genesis)
+    key = load_key(validator_key) if validator_key else None
+    host, port = parse_address(listen)
+    for address in peer or []:
+        parse_address(address)
+    settings = NodeConfig(
+        listen_host=host, listen_port=port, network_id=network_id, max_peers=max_peers
+    )
+    full_node = FullNode(
+        data, config, bootstrap_nodes=tuple(peer or ()), settings=settings, producer_key=key
+    )
+    asyncio.run(run(full_node))
+
+
+async def run(full_node: FullNode) -> None:
+    """Run the node, a status line now and then, until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    out = console()
+    try:
+        async with full_node:
+            out.print(
+                f"listening on {full_node.p2p.listen_host}:{full_node.p2p.listen_port}, "
+                f"genesis {short(full_node.chain.genesis_hash)}, "
+                f"node id {short(full_node.p2p.node_id)}"
+            )
+            while not stop.is_set():
+                out.print(status_line(full_node))
+                try:
+                    async with asyncio.timeout(STATUS_INTERVAL):
+                        await stop.wait()
+                except TimeoutError:
+                    continue
+            out.print("stopping")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+    out.print(f"stopped at block {count(full_node.chain.head.height)}")
+
+
+def status_line(full_node: FullNode) -> str:
+    """What the node does now, in one line."""
+    status = full_node.sync.status
+    head = full_node.chain.head
+    line = (
+        f"{status.phase.value}: block {count(head.height)} ({short(head.hash)}), "
+        f"{len(full_node.p2p.peers)} peers"
+    )
+    if status.eta_seconds is not None and status.target_height > head.height:
+        line += (
+            f", {status.progress:.1%} of {count(status.target_height)}, "
+            f"{count(status.blocks_per_second)} blocks/s, {duration(status.eta_seconds)} to go"
+        )
+    return line + f", {size(full_node.chain.store.size_on_disk())} on disk"

@@ -1,0 +1,223 @@
+"""Following the live chain: announced blocks, gaps, branches, and announcements that were lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ...blockchain.block import Block
+from ...blockchain.chain_types import AppliedBatch, HeadChanged, ImportResult
+from ...errors import (
+    FinalityError,
+    HeaderChainError,
+    InvalidBlockError,
+    SyncError,
+    UnknownParentError,
+)
+from ..messages import DisconnectCode
+from ..peer import Peer
+from .settle import settled
+from .status import SyncPhase
+
+if TYPE_CHECKING:
+    from .manager import SyncManager
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 256  # announced blocks that wait to be imported; the oldest are dropped
+MAX_HELD: Final = 64  # blocks of one peer that wait for our clock: protocol, section 5
+FAR_BEHIND: Final = 1024  # blocks; from there on status shows it as a sync
+
+
+class Announced(NamedTuple):
+    """A block that a peer sent; `due` is the Unix time from which our clock admits it."""
+
+    block: Block
+    peer: Peer
+    due: float = 0.0
+
+
+class Follower:
+    """Imports what is announced, one block at a time, and catches up by itself.
+
+    A block on top of the head is imported. Where its parent is unknown, or a peer is known to
+    be ahead, the pipeline runs: one locator request finds the fork, then bodies follow, be it one
+    block or a million. Peers' claims are looked at now and then as well, so that an announcement
+    that was lost does no harm.
+    """
+
+    def __init__(self, manager: SyncManager, writing: asyncio.Lock) -> None:
+        self._manager = manager
+        self._node = manager.node
+        self._chain = manager.context.chain
+        self._runtime = manager.context.runtime
+        self._interval = manager.context.config.follow_interval
+        self._pool = manager.context.pool
+        self._meter = manager.context.meter
+        self._writing = writing
+        self._waiting: deque[Announced] = deque(maxlen=MAX_WAITING)
+        self._held: list[Announced] = []
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._catching: asyncio.Task[None] | None = None
+        self._changes: deque[HeadChanged] = deque()
+        self.limit: int | None = None  # while set, a bounded sync has said where to stop
+
+    def start(self) -> None:
+        """Listen to the node and follow until `stop`."""
+        self._node.on_new_block = self._announced
+        self._task = asyncio.create_task(self._follow(), name="sync-follow")
+
+    async def stop(self) -> None:
+        """Nothing runs any more."""
+        self._node.on_new_block = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.result()
+
+    def interrupt(self) -> None:
+        """Give way: end a catching up that nobody asked for."""
+        if self._catching is not None:
+            self._catching.cancel()
+
+    # --- what comes in --------------------------------------------------------------------
+
+    async def _announced(self, block: Block, peer: Peer) -> None:
+        """The node's hook: only note it, so that the peer's other messages are not held up."""
+        self._waiting.append(Announced(block, peer))
+        self._wake.set()
+
+    async def new_block(self, block: Block, peer: Peer) -> bool:
+        """Import a block now; catch up with its sender where its parent is not known."""
+        async with self._writing:
+            if await self._import(Announced(block, peer)):
+                return True
+            await self._catch_up()
+        return self._chain.height_of(block.hash) is not None
+
+    # --- the loop -------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            self._wake.clear()
+            if not self._waiting:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause()):
+                        await self._wake.wait()
+            self._release_held()
+            behind = not self._waiting
+            while self._waiting:
+                announced = self._waiting.popleft()
+                async with self._writing:
+                    if self.limit is None and not await self._import(announced):
+                        behind = True
+            if behind and self.limit is None:
+                async with self._writing:
+                    await self._catch_up_quietly()
+
+    def _pause(self) -> float:
+        now = self._runtime.wall_time()
+        due = (max(0.0, held.due - now) for held in self._held)
+        return min((self._interval, *due))
+
+    def _release_held(self) -> None:
+        now = self._runtime.wall_time()
+        self._waiting.extend(held for held in self._held if held.due <= now)
+        self._held = [held for held in self._held if held.due > now]
+
+    # --- one block ------------------------------------------------------------------------
+
+    async def _import(self, announced: Announced) -> bool:
+        """Returns False where the sender knows of more than we can import from this block."""
+        block, peer, _ = announced
+        head = self._chain.head
+        if block.height > head.height + 1:
+            peer.claims(block.height, block.hash)
+            return False
+        unsubscribe = self._chain.subscribe(self._changes.append)
+        try:
+            result = await settled(self._runtime.run_writer(self._chain.import_block, block))
+        except UnknownParentError:
+            peer.claims(block.height, block.hash)
+            return False
+        except HeaderChainError as error:
+            if error.rule == "future":
+                self._hold(announced)
+            else:
+                self._part(peer, DisconnectCode.BAD_HEADER, str(error))
+            return True
+        except InvalidBlockError as error:
+            self._part(peer, DisconnectCode.BAD_BLOCK, str(error))
+            return True
+        except FinalityError as error:
+            log.error("peer %s is on a chain that we cannot follow: %s", peer.address, error)
+            self._part(peer, DisconnectCode.USELESS, "a chain that forks off too deep")
+            return True
+        finally:
+            unsubscribe()
+            changes = tuple(self._changes)
+            self._changes.clear()
+        if result is ImportResult.APPLIED:
+            for change in changes:
+                await self._tell(change)
+            await self._node.broadcast_block(block)
+        return True
+
+    async def _tell(self, change: HeadChanged) -> None:
+        if not change.applied:
+            return
+        batch = AppliedBatch(len(change.applied), 0, change.head, len(change.reverted))
+        await self._manager.applied(change.applied[0][0], batch)
+
+    def _hold(self, announced: Announced) -> None:
+        """A block ahead of our clock: nobody's fault; look again when it is time."""
+        if sum(held.peer is announced.peer for held in self._held) < MAX_HELD:
+            due = float(announced.block.header.timestamp - self._chain.config.rules.max_drift)
+            self._held.append(announced._replace(due=due))
+
+    def _part(self, peer: Peer, code: DisconnectCode, reason: str) -> None:
+        source = self._pool.of(peer)
+        if source is not None:
+            self._pool.part(source, code, reason)
+
+    # --- many blocks ----------------------------------------------------------------------
+
+    async def _catch_up_quietly(self) -> None:
+        """As `_catch_up`; with nobody to get it from, the next announcement tries again."""
+        try:
+            await self._catch_up()
+        except SyncError as error:
+            log.warning("following: %s", error)
+
+    async def _catch_up(self) -> None:
+        before = self._chain.head
+        claim = self._pool.best_claim(before.height)
+        if claim is None:
+            return
+        far = claim.height - before.height > FAR_BEHIND
+        if far:
+            self._meter.reset(before.height)
+            self._meter.phase = SyncPhase.HEADERS
+        self._catching = asyncio.create_task(self._manager.run_pipeline(None), name="catch-up")
+        try:
+            await asyncio.wait([self._catching])
+        finally:
+            self._meter.phase = SyncPhase.FOLLOWING
+            task, self._catching = self._catching, None
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        if task.cancelled():
+            return
+        task.result()
+        head = self._chain.head
+        if head.hash != before.hash and not far:
+            block = await self._runtime.run(self._chain.get_block, head.hash)
+            if block is not None:
+                await self._node.broadcast_block(block)

@@ -1,0 +1,381 @@
+"""The header stage: from the fork to the best claimed head, checked and stored as pending.
+
+One peer, the leader, answers a locator (so the fork is known) and a skeleton: every n-th header
+up to its head. The ranges between are then asked of all peers, each pinned to the skeleton's hash
+at its end. A hash fixes everything below it, so that it is always clear who was false: a range
+that breaks a rule or does not end in its pin convicts its supplier, who said that the pin is on
+its chain; a good range that does not begin where the skeleton says convicts the leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from ...backend import headers as engine
+from ...blockchain.chain import Blockchain
+from ...blockchain.rules import verify_header_signatures
+from ...errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
+from ...runtime import Runtime
+from ..messages import DisconnectCode, GetHeadersMessage, HeadersMessage, Status
+from .context import SyncContext
+from .settle import settled
+from .sources import Claim, Kind, Misbehaviour, Refused, Source, SourcePool, Unanswered
+from .window import Attempt, Job, Unobtainable, Window
+
+log = logging.getLogger(__name__)
+
+HeaderBatch = engine.HeaderBatch
+Anchor = engine.Anchor
+
+SIGNATURE_SLICE: Final = 96  # signatures per worker call: about 4 ms, so threads share evenly
+SKELETON_HEADERS: Final = 256  # pins asked for at once: 49,152 headers ahead, 75 KB
+SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB
+HEADERS_PER_COMMIT: Final = 4096  # a commit costs one disk sync, however many headers it holds
+
+
+class Refork(Exception):  # noqa: N818  (an outcome, no error)
+    """The best chain leaves the pending one: what is in flight belongs to the old one."""
+
+
+class SkeletonFalse(Exception):  # noqa: N818  (an outcome, no error)
+    """A good range proves that the skeleton is not one chain."""
+
+
+class FutureHeaders(Exception):  # noqa: N818  (an outcome, no error)
+    """A range runs ahead of our clock; nobody is to blame."""
+
+
+class HeaderChecker:
+    """What every batch goes through before it is stored: rules, then signatures in threads."""
+
+    def __init__(self, chain: Blockchain, runtime: Runtime) -> None:
+        self._chain = chain
+        self._runtime = runtime
+
+    @property
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self._runtime.wall_time())
+
+    async def signatures(self, batch: HeaderBatch) -> None:
+        """Raises Misbehaviour at the first bad one."""
+        found = await asyncio.gather(
+            *(
+                self._runtime.run(
+                    verify_header_signatures, batch, i, min(i + SIGNATURE_SLICE, len(batch))
+                )
+                for i in range(0, len(batch), SIGNATURE_SLICE)
+            )
+        )
+        for bad in found:
+            if bad is not None:
+                raise Misbehaviour(
+                    DisconnectCode.BAD_HEADER, f"header {batch.height(bad)}: bad signature"
+                )
+
+    async def attached(self, batch: HeaderBatch) -> tuple[Anchor, HeaderBatch]:
+        """Check a batch that must begin after a header that we know. Returns where, and the
+        batch without what lies in the future. Raises FinalityError and Misbehaviour."""
+        try:
+            anchor = await self._runtime.run(self._chain.check_headers, batch, self.now)
+        except UnknownParentError as error:
+            raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
+        except InvalidBlockError as error:
+            raise Misbehaviour(DisconnectCode.BAD_BLOCK, str(error)) from error
+        except HeaderChainError as error:
+            if error.rule != "future":
+                raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
+            batch = batch[: error.index]
+            if not len(batch):
+                raise FutureHeaders from None
+            anchor = await self._runtime.run(self._chain.check_headers, batch, self.now)
+        await self.signatures(batch)
+        return anchor, batch
+
+    async def segment(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:
+        """Check a range between two pins. Raises Misbehaviour, SkeletonFalse, FutureHeaders."""
+        batch = await self._runtime.run(self._rules, data, anchor, end_hash)
+        await self.signatures(batch)
+        return batch
+
+    def _rules(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:
+        batch = HeaderBatch.from_concatenated(data)
+        # Linked among themselves and ending in the pin: then the first parent is as true.
+        if batch.hash(-1) != end_hash:
+            raise Misbehaviour(DisconnectCode.BAD_HEADER, "a range that does not end in its pin")
+        good, rule = batch.check_prefix(anchor, self._chain.config.rules, self.now)
+        if rule == "future":
+            raise FutureHeaders
+        if rule == "previous_hash" and good == 0:
+            own = Anchor(batch.previous_hash(0), anchor.height, anchor.timestamp)
+            if batch.check_prefix(own, self._chain.config.rules, self.now)[1] is None:
+                raise SkeletonFalse
+        if rule is not None:
+            raise Misbehaviour(
+                DisconnectCode.BAD_HEADER,
+                str(HeaderChainError(good, anchor.height + 1 + good, rule)),
+            )
+        return batch
+
+
+class SegmentJob(Job):
+    """The headers after `anchor` up to the one whose hash is `end_hash`."""
+
+    kind = Kind.HEADERS
+
+    def __init__(
+        self, pool: SourcePool, checker: HeaderChecker, anchor: Anchor, count: int, end_hash: bytes
+    ) -> None:
+        super().__init__(anchor.height + count)
+        self._pool = pool
+        self._checker = checker
+        self._anchor = anchor
+        self._count = count
+        self._end_hash = end_hash
+        self.batch: HeaderBatch | None = None
+        self.supplier: Source | None = None
+
+    async def fetch(self, attempt: Attempt) -> None:
+        """All from one peer, in as many requests as its pace asks for: then it alone answers for
+        the range."""
+        source = attempt.source
+        parts: list[bytes] = []
+        got = 0
+        while got < self._count:
+            began = attempt.moved
+            size = min(self._pool.size(source, Kind.HEADERS), self._count - got)
+            request = GetHeadersMessage(
+                start_height=self._anchor.height + 1 + got,
+                max_headers=size,
+                on_chain=self._end_hash,
+            )
+            reply = await self._pool.ask(source, request, HeadersMessage)
+            count = reply.count
+            if not count:
+                raise Misbehaviour(
+                    DisconnectCode.BAD_HEADER, "no headers where some lie below its pin"
+                )
+            parts.append(reply.headers[2:])
+            got += count
+            attempt.moved = self._pool.now()
+            self._pool.delivered(
+                source, Kind.HEADERS, count, len(reply.headers), attempt.moved - began
+            )
+        attempt.answered()
+        data = b"".join(parts)
+        batch = await self._checker.segment(data, self._anchor, self._end_hash)
+        if not self.done:
+            self.batch, self.supplier, self.held_bytes, self.done = batch, source, len(data), True
+
+
+class HeaderStage:
+    """Follows the best claim until no peer claims more, or up to `limit`.
+
+    `grown` is set whenever pending headers were added and when the stage ends; `complete` tells
+    the two apart.
+    """
+
+    def __init__(self, context: SyncContext, limit: int | None) -> None:
+        self._chain = context.chain
+        self._pool = context.pool
+        self._runtime = context.runtime
+        self._meter = context.meter
+        self._limit = limit
+        self._per_request = context.config.headers_per_request
+        self._checker = HeaderChecker(context.chain, context.runtime)
+        self.grown = asyncio.Event()
+        self.complete = False
+        self._suppliers: dict[Source, int] = {}  # → the highest header that it vouched for
+
+    async def run(self) -> None:
+        """Raises Refork where the best chain is not the one whose bodies are being fetched."""
+        while not self._reached():
+            height = self._chain.header_head.height
+            target = self._pool.best_claim(height)
+            if target is None:
+                if self._pool.highest_claim() <= height:
+                    break
+                self._meter.waiting = "those who have more are busy"
+                await self._pool.changed(self._news)
+                continue
+            self._meter.target_height = max(
+                self._meter.current_height, min(target.height, self._limit or target.height)
+            )
+            await self._follow(target)
+        self.complete = True
+        self.grown.set()
+
+    def _news(self) -> bool:
+        """Somebody may be asked now, or nobody has more any longer."""
+        height = self._chain.header_head.height
+        return self._pool.best_claim(height) is not None or self._pool.highest_claim() <= height
+
+    def vouchers(self, height: int) -> list[Source]:
+        """Who supplied headers up to `height` or above."""
+        return [source for source, highest in self._suppliers.items() if highest >= height]
+
+    def _reached(self) -> bool:
+        return self._limit is not None and self._chain.header_head.height >= self._limit
+
+    async def _follow(self, target: Claim) -> None:
+        """One locator answer of the leader, then everything up to the last pin."""
+        leader = target.source
+        try:
+            anchor = await self._lead(target)
+            if anchor is not None:
+                await self._fill(target, anchor)
+        except Unanswered:
+            pass  # it rests: another leader, if there is one
+        except Refused:
+            self._pool.broke_claim(leader)
+        except FutureHeaders:
+            self._pool.dismiss(leader)
+        except FinalityError as error:
+            log.error("peer %s is on a chain that we cannot follow: %s", leader.peer.address, error)
+            self._pool.part(leader, DisconnectCode.USELESS, "a chain that forks off too deep")
+        except Misbehaviour as fault:
+            self._pool.convict(leader, fault)
+
+    async def _ask(self, leader: Source, request: GetHeadersMessage) -> HeadersMessage:
+        """A request of the leader; it may hold us up for as long as one peer may. Refused if the
+        answer is empty."""
+        began = self._pool.now()
+        reply = await self._pool.ask(leader, request, HeadersMessage, self._pool.patience.seconds)
+        if not reply.count:
+            raise Refused
+        self._pool.patience.served()
+        self._pool.delivered(
+            leader, Kind.HEADERS, reply.count, len(reply.headers), self._pool.now() - began
+        )
+        return reply
+
+    async def _lead(self, target: Claim) -> Anchor | None:
+        """The first headers after the fork, stored. Returns their last one, or None where the
+        leader's chain goes no further."""
+        leader = target.source
+        locator = await self._runtime.run(self._chain.locator, "pending")
+        reply = await self._ask(
+            leader, GetHeadersMessage(max_headers=self._per_request, locator=locator)
+        )
+        batch = HeaderBatch(reply.headers)
+        last = batch.height(-1)
+        if reply.status == Status.OK and len(batch) < self._per_request and last < target.height:
+            # "Up to my head": and an honest head never gets lower.
+            raise Misbehaviour(DisconnectCode.USELESS, f"claims block {target.height}, has {last}")
+        fork, checked = await self._checker.attached(batch)
+        ahead = len(checked) < len(batch)
+        if self._limit is not None:
+            checked = checked[: max(0, self._limit + 1 - batch.height(0))]
+        if not len(checked):
+            raise FutureHeaders
+        if fork.hash != self._chain.header_head.hash:
+            await self._leave_pending(fork)
+        collected = [checked]
+        while collected[-1].height(-1) <= self._chain.head.height:
+            # A competing branch counts once it is longer; it is no deeper than may be undone.
+            collected.append(await self._more(leader, target, collected[-1]))
+        await self._store(collected, leader)
+        if ahead:
+            raise FutureHeaders
+        if len(batch) < self._per_request and reply.status == Status.OK:
+            return None
+        return _last(collected[-1])
+
+    async def _more(self, leader: Source, target: Claim, before: HeaderBatch) -> HeaderBatch:
+        """The headers of the leader's chain right after `before`."""
+        anchor = _last(before)
+        count = min(self._per_request, target.height - anchor.height)
+        if count <= 0:
+            raise Refused
+        request = GetHeadersMessage(start_height=anchor.height + 1, max_headers=count)
+        reply = await self._ask(leader, request)
+        end_hash = HeaderBatch(reply.headers).hash(-1)
+        try:
+            return await self._checker.segment(reply.headers[2:], anchor, end_hash)
+        except SkeletonFalse:
+            raise Refused from None  # its chain has changed meanwhile
+
+    async def _leave_pending(self, fork: Anchor) -> None:
+        """The best chain leaves the candidate at `fork`: forget the candidate above it."""
+        span = self._chain.pending_span()
+        if span is not None:
+            above = fork.height + 1 if fork.height > self._chain.head.height else span[0]
+            await settled(self._runtime.run_writer(self._chain.drop_pending, above))
+            raise Refork
+
+    async def _fill(self, target: Claim, anchor: Anchor) -> None:
+        """Skeleton from the leader, ranges from everyone, stored in order."""
+        leader = target.source
+        end = target.height if self._limit is None else min(target.height, self._limit)
+        count = min(SKELETON_HEADERS, (end - anchor.height) // self._per_request)
+        if count <= 0:
+            return
+        request = GetHeadersMessage(
+            start_height=anchor.height + self._per_request,
+            max_headers=count,
+            stride=self._per_request,
+        )
+        skeleton = HeaderBatch((await self._ask(leader, request)).headers)
+        for i in range(len(skeleton)):
+            if skeleton.height(i) != anchor.height + (i + 1) * self._per_request:
+                raise Misbehaviour(DisconnectCode.BAD_HEADER, "a skeleton of other heights")
+        window: Window[SegmentJob] = Window(
+            self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, most_bytes=2**62
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(window.run())
+                group.create_task(self._feed(window, skeleton, anchor))
+                group.create_task(self._join(window))
+        except* SkeletonFalse:
+            fault = Misbehaviour(DisconnectCode.BAD_HEADER, "its skeleton is not one chain")
+            self._pool.convict(leader, fault)
+        except* Unobtainable:
+            # The leader was asked too: it no longer has what it showed.
+            self._pool.broke_claim(leader)
+        except* FutureHeaders:
+            self._pool.dismiss(leader)
+
+    async def _feed(
+        self, window: Window[SegmentJob], skeleton: HeaderBatch, anchor: Anchor
+    ) -> None:
+        for i in range(len(skeleton)):
+            job = SegmentJob(self._pool, self._checker, anchor, self._per_request, skeleton.hash(i))
+            await window.submit(job)
+            anchor = _last(skeleton[i : i + 1])
+        window.close()
+
+    async def _join(self, window: Window[SegmentJob]) -> None:
+        """Store what is ready, as much in one commit as there is."""
+        while (job := await window.take()) is not None:
+            batches: list[HeaderBatch] = []
+            suppliers: list[Source] = []
+            size = 0
+            while job is not None and job.batch is not None and job.supplier is not None:
+                batches.append(job.batch)
+                suppliers.append(job.supplier)
+                size += len(job.batch)
+                job = window.take_ready() if size < HEADERS_PER_COMMIT else None
+            await self._store(batches, *suppliers)
+
+    async def _store(self, batches: list[HeaderBatch], *suppliers: Source) -> None:
+        batch = batches[0]
+        if len(batches) > 1:
+            data = b"".join(part.encode()[2:] for part in batches)
+            batch = HeaderBatch.from_concatenated(data)
+        stored = await settled(
+            self._runtime.run_writer(self._chain.add_headers, batch, signatures_checked=True)
+        )
+        height = batch.height(-1)
+        for source in suppliers:
+            self._suppliers[source] = max(height, self._suppliers.get(source, 0))
+        if stored:
+            self._meter.headers_stored(stored, height)
+            self.grown.set()
+
+
+def _last(batch: HeaderBatch) -> Anchor:
+    """What the next header stands on."""
+    return Anchor(batch.hash(-1), batch.height(-1), batch.timestamp(-1))

@@ -1,0 +1,259 @@
+"""SyncManager: gets a node to the head of the chain and keeps it there."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self
+
+from ...blockchain.block import Block
+from ...blockchain.chain import Blockchain
+from ...blockchain.chain_types import AppliedBatch
+from ...blockchain.validation import BlockValidator
+from ...config import NodeConfig
+from ...errors import SyncError
+from ..p2p import P2PNode
+from ..peer import Peer
+from .context import SyncContext
+from .follow import Follower
+from .pipeline import Pipeline
+from .sources import SourcePool
+from .status import Meter, SyncPhase, SyncResult, SyncStatus
+
+log = logging.getLogger(__name__)
+
+CALLBACK_BLOCKS: Final = 64  # decoded at a time for `on_block_synced`
+
+BlockCallback = Callable[[Block], Awaitable[None] | None]
+CompleteCallback = Callable[[], Awaitable[None] | None]
+
+
+class SyncManager:
+    """Downloads, checks and executes the best chain of a node's peers, then follows it.
+
+    `validator.chain` is attached to the node. Between `start()` and `stop()` (or inside
+    ``async with``) new blocks are followed as they are announced; `sync()` brings a node that is
+    behind to the head and says when it is there.
+
+    `on_block_synced(block)` is called for every block that was synced or followed, in order, and
+    `on_sync_complete()` after every `sync()`; both may be plain functions or coroutine functions.
+    An exception in them is logged and otherwise ignored.
+    """
+
+    def __init__(
+        self, node: P2PNode, validator: BlockValidator, *, config: NodeConfig | None = None
+    ) -> None:
+        self.node = node
+        self.chain: Blockchain = validator.chain
+        self.config = config or node.config
+        self.on_block_synced: BlockCallback | None = None
+        self.on_sync_complete: CompleteCallback | None = None
+        if node.chain is not self.chain:
+            node.attach_chain(self.chain)
+        self._runtime = node.runtime
+        self._meter = Meter(self._runtime, self.chain.head.height)
+        self._pool = SourcePool(node, self._runtime, self.config, self._meter)
+        self.context = SyncContext(self.chain, self._pool, self._runtime, self.config, self._meter)
+        self._writing = asyncio.Lock()  # one of sync and following changes the chain at a time
+        self._follower = Follower(self, self._writing)
+        self._started = False
+        self._run: asyncio.Task[SyncResult] | None = None
+        self._joined = 0
+        self._goal = 0  # the best head heard of during this sync
+
+    # --- life -----------------------------------------------------------------------------
+
+    @property
+    def status(self) -> SyncStatus:
+        """What is happening now; a snapshot."""
+        return self._meter.status(len(self._pool))
+
+    async def start(self) -> None:
+        """Begin to follow the chain. The node may be started before or after."""
+        if self._started:
+            return
+        self._started = True
+        self._pool.attach()
+        self._meter.phase = SyncPhase.FOLLOWING
+        self._follower.start()
+
+    async def stop(self) -> None:
+        """End a running sync and the following; nothing is left running. Idempotent."""
+        if not self._started:
+            return
+        self._started = False
+        if self._run is not None:
+            self._run.cancel()
+            await asyncio.wait([self._run])
+        await self._follower.stop()
+        self._pool.detach()
+        self._meter.phase = SyncPhase.IDLE
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # --- syncing --------------------------------------------------------------------------
+
+    async def sync(
+        self, target_height: int | None = None, *, wait_for_peers: float | None = None
+    ) -> SyncResult:
+        """Bring the chain to the best head that peers have, or to `target_height`.
+
+        Without a target it returns when no peer claims more than we have executed, and following
+        goes on. With one it stops there, and so does following until the next `sync()` without.
+        With no peers it waits for `wait_for_peers` seconds (None: not at all). When a sync is
+        running already, this joins it and returns its result.
+
+        Raises SyncError where there are no peers, or where nothing moved for
+        `NodeConfig.sync_give_up` seconds; StorageError from the store.
+        """
+        if target_height is not None and target_height < 0:
+            raise ValueError(f"target_height: {target_height} is below 0")
+        if self._run is None:
+            self._run = asyncio.create_task(
+                self._synchronise(target_height, wait_for_peers), name="sync"
+            )
+            self._run.add_done_callback(self._ended)
+        run = self._run
+        self._joined += 1
+        try:
+            return await asyncio.shield(run)
+        except asyncio.CancelledError:
+            if self._joined == 1 and not run.done():
+                run.cancel()
+                await asyncio.wait([run])
+            if run.cancelled() and not _being_cancelled():
+                raise SyncError("the sync was stopped") from None
+            raise
+        finally:
+            self._joined -= 1
+
+    def _ended(self, run: asyncio.Task[SyncResult]) -> None:
+        self._run = None
+        if not run.cancelled():
+            run.exception()  # handed to everyone who awaits `sync`
+
+    async def _synchronise(self, limit: int | None, wait_for_peers: float | None) -> SyncResult:
+        if not self._started:
+            self._pool.attach()
+        try:
+            self._meter.reset(self.chain.head.height)
+            await self._first_peer(wait_for_peers)
+            self._follower.interrupt()
+            async with self._writing:
+                self._follower.limit = limit
+                await self._drive(limit)
+            self._pool.part_from_silent()
+            head = self.chain.head
+            result = self._meter.result(head.height, head.hash)
+            await self._call(self.on_sync_complete)
+            return result
+        finally:
+            self._meter.waiting = None
+            self._meter.phase = SyncPhase.FOLLOWING if self._started else SyncPhase.IDLE
+            if not self._started:
+                self._pool.detach()
+
+    async def _first_peer(self, seconds: float | None) -> None:
+        if len(self._pool):
+            return
+        if not seconds:
+            raise SyncError("no peers are connected")
+        self._meter.phase = SyncPhase.WAITING
+        self._meter.waiting = "no peers are connected"
+        if not await self._pool.changed(lambda: len(self._pool) > 0, seconds):
+            raise SyncError(f"no peer connected within {seconds:g} s")
+
+    async def _drive(self, limit: int | None) -> None:
+        """Run pipelines until there is nothing more to get."""
+        self._meter.reset(self.chain.head.height)
+        self._goal = 0
+        while not self._reached(limit):
+            if self._something_to_do():
+                self._meter.phase = SyncPhase.HEADERS
+                await self.run_pipeline(limit)
+                continue
+            self._meter.phase = SyncPhase.WAITING
+            self._meter.waiting = (
+                "no peer has more blocks" if len(self._pool) else "all peers are gone"
+            )
+            left = self._meter.progressed + self.config.sync_give_up - self._runtime.loop_time()
+            if left <= 0 or not await self._pool.changed(self._something_to_do, left):
+                raise SyncError(
+                    f"{self._meter.waiting}, at block {self.chain.head.height} "
+                    f"of {limit or self._goal}"
+                )
+
+    def _something_to_do(self) -> bool:
+        head = self.chain.head.height
+        return self.chain.header_head.height > head or self._pool.highest_claim() > head
+
+    def _reached(self, limit: int | None) -> bool:
+        head = self.chain.head.height
+        self._goal = max(self._goal, self._pool.highest_claim())
+        if limit is not None:
+            self._meter.target_height = limit
+            return head >= limit
+        if self._something_to_do():
+            return False
+        # Whoever is there has no more. With nobody there, what was heard of is still missing.
+        return len(self._pool) > 0 or head >= self._goal
+
+    async def run_pipeline(self, limit: int | None) -> None:
+        """One pipeline; the caller holds the right to write."""
+        await Pipeline(self.context, limit, self.applied).run()
+
+    # --- following ------------------------------------------------------------------------
+
+    async def handle_new_block(self, block: Block, peer: Peer) -> bool:
+        """A block that a peer announced: import it, or find out from the peer what is missing.
+        Returns whether it is part of the executed chain now."""
+        return await self._follower.new_block(block, peer)
+
+    # --- telling --------------------------------------------------------------------------
+
+    async def applied(self, first: int, batch: AppliedBatch) -> None:
+        """Blocks from `first` on were committed: count them and tell whoever asked."""
+        self._meter.blocks_applied(
+            batch.blocks, batch.transactions, batch.reverted, batch.head.height
+        )
+        if self.on_block_synced is None:
+            return
+        last = batch.head.height
+        for start in range(first, last + 1, CALLBACK_BLOCKS):
+            heights = range(start, min(last + 1, start + CALLBACK_BLOCKS))
+            for block in await self._runtime.run(self._blocks_at, heights):
+                await self._call(self.on_block_synced, block)
+
+    def _blocks_at(self, heights: range) -> list[Block]:
+        found = (self.chain.get_block(height) for height in heights)
+        return [block for block in found if block is not None]
+
+    async def _call(
+        self, callback: Callable[..., Awaitable[None] | None] | None, *args: object
+    ) -> None:
+        if callback is None:
+            return
+        try:
+            outcome = callback(*args)
+            if inspect.isawaitable(outcome):
+                await outcome
+        except Exception:
+            log.exception("a callback of the sync failed")
+
+
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,112 @@
+"""One run of all stages at once, towards the best claimed head."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+
+from ...errors import StaleBodiesError, SyncError
+from ..messages import DisconnectCode
+from .blocks import Applied, BlockStage, BodiesJob, ChainRejected
+from .context import SyncContext
+from .headers import HeaderStage, Refork
+from .settle import settled
+from .status import SyncPhase
+from .window import Unobtainable
+
+
+class Pipeline:
+    """Headers, bodies and execution until no peer claims more than we have, or up to `limit`.
+
+    Used once. `run()` returns when all that could be had is applied, and also when the ground
+    moved (the best chain forked away, a block was invalid, bodies are nowhere to be had): whoever
+    runs it looks at the claims again and runs the next one.
+    """
+
+    def __init__(self, context: SyncContext, limit: int | None, applied: Applied) -> None:
+        self._chain = context.chain
+        self._pool = context.pool
+        self._runtime = context.runtime
+        self._meter = context.meter
+        self._give_up = context.config.sync_give_up
+        self._headers = HeaderStage(context, limit)
+        self._blocks = BlockStage(context, self._headers, limit, applied)
+
+    async def run(self) -> None:
+        """Raises SyncError when nothing moved for too long, StorageError from the store, and
+        whatever is wrong with this code."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch())
+                stages = (
+                    group.create_task(self._run_headers()),
+                    group.create_task(self._blocks.run()),
+                )
+                await asyncio.wait(stages)
+                watch.cancel()
+        except BaseExceptionGroup as caught:
+            outcomes = list(_leaves(caught))
+        else:
+            return
+        for outcome in outcomes:
+            if not isinstance(outcome, (Refork, Unobtainable, ChainRejected, StaleBodiesError)):
+                raise outcome
+        for outcome in outcomes:
+            if isinstance(outcome, ChainRejected):
+                self._blame(outcome)
+            elif isinstance(outcome, Unobtainable):
+                await self._forget(outcome)
+
+    async def _run_headers(self) -> None:
+        await self._headers.run()
+        if self._meter.phase is SyncPhase.HEADERS:
+            self._meter.phase = SyncPhase.BLOCKS
+
+    async def _watch(self) -> None:
+        """End the run when neither header nor body nor block came for too long."""
+        changed = asyncio.Event()
+        self._pool.watch(changed)
+        self._meter.touch()
+        try:
+            while True:
+                left = self._meter.progressed + self._give_up - self._runtime.loop_time()
+                if self._blocks.applying:
+                    left = self._give_up  # the machine is slow, which is nobody's silence
+                if left <= 0:
+                    raise SyncError(
+                        f"no progress for {self._give_up:g} s at block {self._chain.head.height} "
+                        f"of {self._meter.target_height}: "
+                        + (self._meter.waiting or f"{len(self._pool)} peers serve nothing")
+                    )
+                if not len(self._pool):
+                    self._meter.waiting = "all peers are gone, waiting for new ones"
+                changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await changed.wait()
+        finally:
+            self._pool.unwatch(changed)
+
+    async def _forget(self, unobtainable: Unobtainable) -> None:
+        """Nobody has the next bodies: those headers lead nowhere, whoever gave them."""
+        job = unobtainable.job
+        if not isinstance(job, BodiesJob):
+            return
+        height = job.missing_height
+        for source in self._headers.vouchers(height):
+            self._pool.broke_claim(source)
+        await settled(self._runtime.run_writer(self._chain.drop_pending, height))
+
+    def _blame(self, rejected: ChainRejected) -> None:
+        """Nobody can have executed an invalid block: who vouched for it is false."""
+        for source in self._headers.vouchers(rejected.error.height):
+            self._pool.part(source, DisconnectCode.BAD_BLOCK, str(rejected.error))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,24 @@
+"""Work on another thread cannot be cancelled: wait for it, so that nothing is left running."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def settled(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; if cancelled meanwhile, let it end first and only then be cancelled.
+
+    For commits: whoever cancels a sync finds the store at rest when the cancellation returns.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # a commit that failed after we left: the next one reports it
+        raise

@@ -1,0 +1,206 @@
+"""What a sync is doing, how fast, and how long it will take."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ...runtime import Runtime
+
+RATE_SPAN: Final = 5.0  # seconds that a rate looks back: calm to read, and follows a change
+
+
+class SyncPhase(Enum):
+    """Headers, bodies and execution run at once; the phase names what is not complete yet."""
+
+    IDLE = "idle"
+    WAITING = "waiting"
+    HEADERS = "headers"
+    BLOCKS = "blocks"
+    FOLLOWING = "following"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncStatus:
+    """A snapshot. Heights are block heights, rates per second over the last few seconds,
+    `bytes_received` counts headers and bodies since the sync began."""
+
+    phase: SyncPhase
+    start_height: int
+    header_height: int
+    current_height: int
+    target_height: int
+    headers_per_second: float
+    blocks_per_second: float
+    transactions_per_second: float
+    bytes_received: int
+    peers: int
+    waiting: str | None
+    """Why nothing moves at the moment, in words; None while something does."""
+
+    @property
+    def progress(self) -> float:
+        """0 to 1: the share of this sync's blocks that are executed."""
+        span = self.target_height - self.start_height
+        if span <= 0:
+            return 1.0
+        return min(1.0, max(0.0, (self.current_height - self.start_height) / span))
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to go at the present rate; None while there is no rate to judge by."""
+        left = self.target_height - self.current_height
+        if left <= 0:
+            return 0.0
+        return left / self.blocks_per_second if self.blocks_per_second > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """What one sync did. `seconds` is its whole duration, `header_seconds` that of its headers."""
+
+    start_height: int
+    height: int
+    head_hash: bytes
+    headers: int
+    blocks: int
+    transactions: int
+    reverted: int
+    bytes_received: int
+    seconds: float
+    header_seconds: float
+
+    @property
+    def headers_per_second(self) -> float:
+        """Headers received, checked and stored, over the time until the last of them was."""
+        return self.headers / self.header_seconds if self.header_seconds > 0 else 0.0
+
+    @property
+    def blocks_per_second(self) -> float:
+        """Blocks executed and committed, over the whole duration."""
+        return self.blocks / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def transactions_per_second(self) -> float:
+        """Transactions executed and committed, over the whole duration."""
+        return self.transactions / self.seconds if self.seconds > 0 else 0.0
+
+
+class Rate:
+    """Events per second over the last `RATE_SPAN` seconds."""
+
+    __slots__ = ("_began", "_samples", "_sum")
+
+    def __init__(self, now: float) -> None:
+        self._samples: deque[tuple[float, int]] = deque()
+        self._sum = 0
+        self._began = now
+
+    def add(self, count: int, now: float) -> None:
+        """Count events; samples of one tenth of a second share an entry, so few are kept."""
+        self._sum += count
+        if self._samples and now - self._samples[-1][0] < 0.1:
+            when, before = self._samples.pop()
+            self._samples.append((when, before + count))
+        else:
+            self._samples.append((now, count))
+
+    def value(self, now: float) -> float:
+        """The rate at `now`."""
+        while self._samples and self._samples[0][0] < now - RATE_SPAN:
+            self._sum -= self._samples.popleft()[1]
+        return self._sum / min(RATE_SPAN, max(now - self._began, 0.1))
+
+
+class Meter:
+    """Counts what a sync does; the pipeline writes it, `SyncManager.status` reads it."""
+
+    def __init__(self, runtime: Runtime, height: int) -> None:
+        self._runtime = runtime
+        self._now = 0.0
+        self.phase = SyncPhase.IDLE
+        self.waiting: str | None = None
+        self.target_height = height
+        self.header_height = height
+        self.reset(height)
+
+    def now(self) -> float:
+        """Loop time; outside a loop, that of the last event."""
+        with suppress(RuntimeError):  # a snapshot may be read where no loop runs
+            self._now = self._runtime.loop_time()
+        return self._now
+
+    def reset(self, height: int) -> None:
+        """A sync begins at this height."""
+        now = self.now()
+        self.start_height = self.current_height = height
+        self.began = self.header_ended = self.progressed = now
+        self.headers = self.blocks = self.transactions = self.reverted = self.bytes_received = 0
+        self._header_rate, self._block_rate, self._transaction_rate = (
+            Rate(now),
+            Rate(now),
+            Rate(now),
+        )
+
+    def touch(self) -> None:
+        """Something useful arrived or was done: the sync is alive."""
+        self.progressed = self.now()
+        self.waiting = None
+
+    def received(self, size: int) -> None:
+        """Useful bytes arrived."""
+        self.bytes_received += size
+        self.touch()
+
+    def headers_stored(self, count: int, height: int) -> None:
+        """`count` checked headers up to `height` are in the store."""
+        self.touch()
+        self.headers += count
+        self.header_height = height
+        self.header_ended = self.progressed
+        self._header_rate.add(count, self.progressed)
+
+    def blocks_applied(self, blocks: int, transactions: int, reverted: int, height: int) -> None:
+        """Blocks up to `height` are executed and committed."""
+        self.touch()
+        self.blocks += blocks
+        self.transactions += transactions
+        self.reverted += reverted
+        self.current_height = height
+        self._block_rate.add(blocks, self.progressed)
+        self._transaction_rate.add(transactions, self.progressed)
+
+    def status(self, peers: int) -> SyncStatus:
+        """A snapshot."""
+        now = self.now()
+        return SyncStatus(
+            phase=self.phase,
+            start_height=self.start_height,
+            header_height=max(self.header_height, self.current_height),
+            current_height=self.current_height,
+            target_height=max(self.target_height, self.current_height),
+            headers_per_second=self._header_rate.value(now),
+            blocks_per_second=self._block_rate.value(now),
+            transactions_per_second=self._transaction_rate.value(now),
+            bytes_received=self.bytes_received,
+            peers=peers,
+            waiting=self.waiting,
+        )
+
+    def result(self, height: int, head_hash: bytes) -> SyncResult:
+        """What was done since `reset`."""
+        return SyncResult(
+            start_height=self.start_height,
+            height=height,
+            head_hash=head_hash,
+            headers=self.headers,
+            blocks=self.blocks,
+            transactions=self.transactions,
+            reverted=self.reverted,
+            bytes_received=self.bytes_received,
+            seconds=self.now() - self.began,
+            header_seconds=self.header_ended - self.began,
+        )

@@ -1,0 +1,230 @@
+"""A moving window of work in order, fetched from many peers at once.
+
+A feeder submits jobs, a consumer takes them in the same order when they are done, and `run()`
+in between gives them to peers, asks a second peer where one holds everything up, and takes the
+work of those who leave to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Generic, TypeVar
+
+from ...runtime import Runtime
+from .sources import Kind, Misbehaviour, Refused, Source, SourcePool, Unanswered
+
+
+class Attempt:
+    """One peer at work on one job."""
+
+    __slots__ = ("_held", "kind", "late", "moved", "source", "task")
+
+    def __init__(self, source: Source, kind: Kind, now: float) -> None:
+        self.source = source
+        self.kind = kind
+        self.moved = now  # loop time at which it began or last delivered an item
+        self.late = False  # a second peer was asked because of this one
+        self.task: asyncio.Task[None] | None = None
+        self._held = True
+        source.in_flight[kind] += 1
+
+    def answered(self) -> None:
+        """The peer owes nothing more: it may be asked for something else while what it sent is
+        being checked."""
+        if self._held:
+            self._held = False
+            self.source.in_flight[self.kind] -= 1
+
+
+class Job(ABC):
+    """One unit of work that one request or a few can get."""
+
+    kind: Kind
+
+    def __init__(self, height: int) -> None:
+        self.height = height  # that a peer must have to be asked
+        self.done = False
+        self.held_bytes = 0  # fetched and kept until the consumer takes it
+        self.refused: set[Source] = set()  # who do not have it
+        self.attempts: dict[Source, Attempt] = {}
+
+    @abstractmethod
+    async def fetch(self, attempt: Attempt) -> None:
+        """Ask the attempt's peer, check what comes, keep it, and set `done` when all is there.
+        Raises Refused, Unanswered or Misbehaviour; anything else ends the window."""
+
+
+J = TypeVar("J", bound=Job)
+
+
+class Unobtainable(Exception):  # noqa: N818  (an outcome, no error)
+    """Every peer that is there said that it does not have what the window waits for."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        super().__init__(job)
+
+
+class Window(Generic[J]):
+    """At most `most_jobs` jobs between feeder and consumer, and about `most_bytes` in memory.
+
+    One feeder, one consumer. The bound on bytes gives way for the first job that is not done and
+    for those up to `floor_height`, because without them nothing could ever leave the window.
+    """
+
+    def __init__(
+        self, pool: SourcePool, runtime: Runtime, kind: Kind, most_jobs: int, most_bytes: int
+    ) -> None:
+        self._pool = pool
+        self._runtime = runtime
+        self._kind = kind
+        self._most_jobs = most_jobs
+        self._most_bytes = most_bytes
+        self._job_bytes = 0.0  # of one finished job, a moving average
+        self._jobs: deque[J] = deque()
+        self._closed = False
+        self._work = asyncio.Event()  # something for `run` to look at
+        self._room = asyncio.Event()  # for the feeder
+        self._ready = asyncio.Event()  # for the consumer
+        self.floor_height = 0
+
+    # --- the feeder's side ----------------------------------------------------------------
+
+    async def submit(self, job: J) -> None:
+        """Add a job behind all others; waits while the window is full."""
+        while len(self._jobs) >= self._most_jobs:
+            self._room.clear()
+            await self._room.wait()
+        self._jobs.append(job)
+        self._work.set()
+        if job.done:
+            self._ready.set()
+
+    def close(self) -> None:
+        """No more jobs will come."""
+        self._closed = True
+        self._work.set()
+        self._ready.set()
+
+    # --- the consumer's side --------------------------------------------------------------
+
+    async def take(self) -> J | None:
+        """The next job in order, once it is done; None after the last one."""
+        while True:
+            job = self.take_ready()
+            if job is not None:
+                return job
+            if self._closed and not self._jobs:
+                return None
+            self._ready.clear()
+            await self._ready.wait()
+
+    def take_ready(self) -> J | None:
+        """The next job in order if it is done already."""
+        if not self._jobs or not self._jobs[0].done:
+            return None
+        job = self._jobs.popleft()
+        self._room.set()
+        self._work.set()
+        return job
+
+    # --- between them ---------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Fetch until closed and empty. Raises Unobtainable when no peer has the next job."""
+        loop = asyncio.get_running_loop()
+        self._pool.watch(self._work)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while not (self._closed and not self._jobs):
+                    self._work.clear()
+                    when = self._assign(group)
+                    timer = None if when is None else loop.call_at(when, self._work.set)
+                    try:
+                        await self._work.wait()
+                    finally:
+                        if timer is not None:
+                            timer.cancel()
+        finally:
+            self._pool.unwatch(self._work)
+
+    def _assign(self, group: asyncio.TaskGroup) -> float | None:
+        """Give out what can be given; returns the loop time to look again, if there is one."""
+        held = sum(job.held_bytes for job in self._jobs)
+        first = True
+        again = self._pool.next_rested()
+        for job in self._jobs:
+            if job.done:
+                continue
+            if job.attempts:
+                held += int(self._job_bytes)
+                if first:
+                    hedge = self._hedge(group, job)
+                    again = hedge if again is None or hedge < again else again
+            else:
+                spare = held + self._job_bytes <= self._most_bytes
+                if not (first or spare or job.height <= self.floor_height):
+                    break
+                source = self._pool.pick(self._kind, job.height, job.refused)
+                if source is not None:
+                    held += int(self._job_bytes)
+                    self._start(group, job, source)
+                elif first and len(self._pool) and all(s in job.refused for s in self._pool):
+                    raise Unobtainable(job)
+                elif not job.refused:
+                    break  # nobody has room at all
+            first = False
+        return again
+
+    def _hedge(self, group: asyncio.TaskGroup, job: J) -> float:
+        """Ask a second peer where one holds up the window for too long."""
+        now = self._runtime.loop_time()
+        patience = self._pool.patience
+        latest = max(attempt.moved for attempt in job.attempts.values())
+        due = latest + patience.seconds
+        if now < due:
+            return due
+        if len(job.attempts) == 1:
+            source = self._pool.pick(self._kind, job.height, job.refused | job.attempts.keys())
+            if source is not None:
+                patience.ran_out()
+                for attempt in job.attempts.values():
+                    attempt.late = True
+                self._start(group, job, source)
+        return now + patience.seconds
+
+    def _start(self, group: asyncio.TaskGroup, job: J, source: Source) -> None:
+        attempt = Attempt(source, self._kind, self._runtime.loop_time())
+        job.attempts[source] = attempt
+        attempt.task = group.create_task(self._attempt(job, attempt))
+
+    async def _attempt(self, job: J, attempt: Attempt) -> None:
+        try:
+            await job.fetch(attempt)
+        except Refused:
+            job.refused.add(attempt.source)
+        except Unanswered:
+            pass  # the pool has taken note
+        except Misbehaviour as fault:
+            job.refused.add(attempt.source)
+            self._pool.convict(attempt.source, fault)
+        finally:
+            attempt.answered()
+            job.attempts.pop(attempt.source, None)
+            self._work.set()
+        if job.done:
+            self._finished(job)
+
+    def _finished(self, job: J) -> None:
+        self._job_bytes += (job.held_bytes - self._job_bytes) * 0.2
+        if not job.attempts:
+            self._pool.patience.served()
+        for attempt in tuple(job.attempts.values()):
+            if attempt.late:
+                self._pool.overdue(attempt.source, attempt.moved)
+            if attempt.task is not None:
+                attempt.task.cancel()
+        if self._jobs and self._jobs[0].done:
+            self._ready.set()
