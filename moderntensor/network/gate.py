@@ -57,6 +57,8 @@ class Gate:
     def refuse(self, host: str, port: int) -> None:
         """Neither dial nor admit this address for the time that the configuration gives."""
         now, seconds = self.runtime.loop_time(), self._node.config.refusal_time
+        if not port and is_local(host):
+            return  # nobody in particular: all who do not listen on this machine
         self.refusals.refuse(refusal_key(host, port), now, seconds)
         self._node.book.postpone(host, port, seconds)
 
@@ -68,8 +70,9 @@ class Gate:
         self._connections[handshake] = None
         self._pending[handshake] = None
         self._set_deadline(handshake)
-        # Its address is known once the socket is handed over, right after this returns.
-        asyncio.get_running_loop().call_soon(self._limit_pending, handshake)
+        while len(self._pending) > PENDING_HANDSHAKES:
+            # An honest handshake takes a round trip: who has dawdled longest makes room.
+            next(iter(self._pending)).give_up("too many handshakes at a time")
         return handshake.connection
 
     def dial(self, node_id: bytes | None) -> Handshake:
@@ -89,23 +92,17 @@ class Gate:
             seconds, handshake.give_up, f"no HELLO within {seconds:g} s"
         )
 
-    def _limit_pending(self, newest: Handshake) -> None:
-        remote = newest.connection.remote_address
-        if newest not in self._pending or remote is None:
-            return
+    def opened(self, handshake: Handshake) -> None:
+        """The address of the other side is known."""
+        host, _ = handshake.connection.remote_address or ("", 0)
         if not self._node.running:
-            newest.give_up("shutting down")
-            return
-        host = remote[0]
-        if not is_local(host):
+            handshake.give_up("shutting down")
+        elif not handshake.outbound and not is_local(host):
             now = self.runtime.loop_time()
             if self._recent_hosts.remaining(host, now):
-                newest.give_up("one attempt per interval")
-                return
-            self._recent_hosts.refuse(host, now, self._node.config.redial_interval)
-        while len(self._pending) > PENDING_HANDSHAKES:
-            # An honest handshake takes a round trip: who has dawdled longest makes room.
-            next(iter(self._pending)).give_up("too many handshakes at a time")
+                handshake.give_up("one attempt per interval")
+            else:
+                self._recent_hosts.refuse(host, now, self._node.config.redial_interval)
 
     # --- judging ---------------------------------------------------------------------------
 

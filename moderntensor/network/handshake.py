@@ -77,6 +77,9 @@ class HandshakeHost(Protocol):
 
     runtime: Runtime
 
+    def opened(self, handshake: Handshake) -> None:
+        """Frames may flow; called once."""
+
     def make_hello(self, handshake: Handshake) -> HelloMessage:
         """Our HELLO to this connection."""
 
@@ -139,7 +142,8 @@ class Handshake:
         self.connection.abort(self.error)
 
     def _on_connected(self, connection: Connection) -> None:
-        if self.outbound:
+        self._host.opened(self)
+        if self.outbound and not connection.closing:
             connection.send(MessageCodec.encode(self.hello))
 
     def _on_frames(self, frames: list[framing.Frame]) -> None:

@@ -152,4 +152,4 @@ class Reply(Message):
             return None
         if self.status == Status.PARTIAL:
             return None if self.count else "PARTIAL without an item"
-        return f"{Status(self.status).name} with {self.count} items" if self.count else None
+        return f"{Status(self.status).name} with items" if self.count else None

@@ -146,7 +146,8 @@ class SyncManager:
             run.exception()  # handed to everyone who awaits `sync`
 
     async def _synchronise(self, limit: int | None, wait_for_peers: float | None) -> SyncResult:
-        if not self._started:
+        alone = not self._started
+        if alone:
             self._pool.attach()
         try:
             self._meter.reset(self.chain.head.height)
@@ -163,7 +164,7 @@ class SyncManager:
         finally:
             self._meter.waiting = None
             self._meter.phase = SyncPhase.FOLLOWING if self._started else SyncPhase.IDLE
-            if not self._started:
+            if alone:
                 self._pool.detach()
 
     async def _first_peer(self, seconds: float | None) -> None:
