@@ -1,0 +1,138 @@
+# The bytes of a batch: where its headers lie, and the hashes known so far.
+
+cdef extern from *:
+    """
+    /* A hash is published by its flag: whoever sees the flag sees the bytes, also from a thread
+     * that checks the same headers at the same time and writes the same values. */
+    #if defined(__GNUC__) || defined(__clang__)
+    static inline int mt_is_known(const uint8_t *flag)
+    {
+        return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+    }
+    static inline void mt_set_known(uint8_t *flag)
+    {
+        __atomic_store_n(flag, 1, __ATOMIC_RELEASE);
+    }
+    #else
+    #include <windows.h>
+    static inline int mt_is_known(const uint8_t *flag)
+    {
+        int known = *(const volatile uint8_t *)flag;
+        MemoryBarrier();
+        return known;
+    }
+    static inline void mt_set_known(uint8_t *flag)
+    {
+        MemoryBarrier();
+        *(volatile uint8_t *)flag = 1;
+    }
+    #endif
+    """
+    bint mt_is_known(const uint8_t *flag) noexcept nogil
+    void mt_set_known(uint8_t *flag) noexcept nogil
+
+
+cdef size_t header_end(const uint8_t *data, size_t size, size_t at) noexcept nogil:
+    # Where the header at `at` ends, or 0 if it is malformed.
+    cdef const uint8_t *header = span(data, size, at, MIN_SIZE)
+    cdef size_t extra
+    if header == NULL:
+        return 0
+    extra = header[EXTRA_SIZE_AT]
+    if extra > MAX_EXTRA or span(data, size, at, MIN_SIZE + extra) == NULL:
+        return 0
+    return at + MIN_SIZE + extra
+
+
+cdef malformed(const uint8_t *data, size_t size, size_t at, size_t i):
+    # The error for a header of which header_end says 0.
+    cdef size_t left = size - at
+    cdef size_t extra
+    if left < MIN_SIZE:
+        return DecodeError(f"HeaderBatch[{i}]: needs {MIN_SIZE} bytes at offset {at}, {left} left")
+    extra = data[at + EXTRA_SIZE_AT]
+    if extra > MAX_EXTRA:
+        return DecodeError(f"HeaderBatch[{i}].extra_data: {extra} bytes, at most {MAX_EXTRA}")
+    return DecodeError(
+        f"HeaderBatch[{i}]: needs {MIN_SIZE + extra} bytes at offset {at}, {left} left"
+    )
+
+
+@cython.final
+@cython.no_gc
+cdef class _Headers:
+    # The bytes of a batch, where each header starts, and the hashes known so far; shared by all
+    # slices. `base` stays valid because `data` is held and immutable.
+    cdef bytes data
+    cdef const uint8_t *base
+    cdef size_t size
+    cdef size_t *offsets  # one more than there are headers: the end of the last
+    cdef uint8_t *hashes
+    cdef uint8_t *known
+    cdef size_t count
+
+    def __dealloc__(self):
+        PyMem_Free(self.offsets)
+        PyMem_Free(self.hashes)
+        PyMem_Free(self.known)
+
+    cdef int reserve(self, size_t start, size_t most) except -1:
+        # Room for `most` headers, a number that the caller took from the bytes that are there.
+        self.base = <const uint8_t *>PyBytes_AS_STRING(self.data)
+        self.size = <size_t>PyBytes_GET_SIZE(self.data)
+        self.offsets = <size_t *>PyMem_Malloc((most + 1) * sizeof(size_t))
+        self.hashes = <uint8_t *>PyMem_Malloc(most * 32)
+        self.known = <uint8_t *>PyMem_Calloc(most, 1)
+        if self.offsets == NULL or self.hashes == NULL or self.known == NULL:
+            raise MemoryError
+        self.offsets[0] = start
+        return 0
+
+    cdef int append(self) except -1:
+        cdef size_t end = header_end(self.base, self.size, self.offsets[self.count])
+        if end == 0:
+            raise malformed(self.base, self.size, self.offsets[self.count], self.count)
+        self.count += 1
+        self.offsets[self.count] = end
+        return 0
+
+    cdef void hash_run(self, size_t start, size_t stop) noexcept nogil:
+        # Makes the hashes of start .. stop known, each once.
+        cdef size_t end, i
+        while start < stop:
+            if mt_is_known(self.known + start):
+                start += 1
+                continue
+            end = start + 1
+            while end < stop and not mt_is_known(self.known + end):
+                end += 1
+            mt_sha256_run(
+                self.base, self.offsets + start, end - start, BLOCKS, self.hashes + 32 * start)
+            for i in range(start, end):
+                mt_set_known(self.known + i)
+            start = end
+
+
+cdef _Headers read_list(data):
+    need_bytes(data)
+    cdef _Headers headers = _Headers.__new__(_Headers)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
+    cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef size_t count, i
+    if size < 2:
+        raise DecodeError(f"HeaderBatch: needs 2 bytes at offset 0, {size} left")
+    count = <size_t>base[0] << 8 | base[1]
+    if count * MIN_SIZE > size - 2:
+        raise DecodeError(
+            f"HeaderBatch: {count} items need {count * MIN_SIZE} bytes, {size - 2} left"
+        )
+    headers.data = data
+    headers.reserve(2, count)
+    for i in range(count):
+        headers.append()
+    if headers.offsets[count] != size:
+        raise DecodeError(f"HeaderBatch: {size - headers.offsets[count]} trailing bytes")
+    return headers
+
+
+cdef _Headers NO_HEADERS = read_list(b"\0\0")
