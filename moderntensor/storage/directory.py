@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -106,8 +107,9 @@ class StoreDirectory:
             os.close(lock)
             raise
         self._lock = lock
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # a courtesy for whoever is refused; a full disk may deny it
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
 
     def _make_store(self, create: Callable[[Path], None]) -> None:
         new = self.path / _NEW_DATA

@@ -6,6 +6,7 @@ it by writing one page. A process killed at any moment leaves the last commit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,9 @@ from .lmdb_file import check_data_file
 
 _PAGE: Final = 4096
 _MAX_READERS: Final = 512  # slots for read transactions open at once; far above our threads
+_LOCK_FILE: Final = (
+    64 * _MAX_READERS + _PAGE
+)  # bytes; a slot is one cache line, before them a header
 _SPARE_TRANSACTIONS: Final = 32  # read transactions kept for reuse; beginning one costs a malloc
 _SPARE_TABLES: Final = 16  # room for tables that a newer version has added
 
@@ -132,6 +136,7 @@ def _map_size(used: int, map_size: int, max_map_size: int) -> int:
 
 def _open(path: Path, tables: Sequence[str], map_size: int) -> tuple[lmdb.Environment, _Tables]:
     try:
+        _reserve_lock_file(Path(f"{path}-lock"))
         env = lmdb.open(
             str(path),
             subdir=False,
@@ -148,8 +153,21 @@ def _open(path: Path, tables: Sequence[str], map_size: int) -> tuple[lmdb.Enviro
         except BaseException:
             env.close()
             raise
-    except (lmdb.Error, MemoryError) as error:
+    except (lmdb.Error, OSError, MemoryError) as error:
         raise StorageError(f"{path}: {error}") from error
+
+
+def _reserve_lock_file(path: Path) -> None:
+    """Give LMDB's lock file its blocks on disk. LMDB maps it, sparse, and writes to it whenever
+    a reader takes a new slot: on a full disk, each missing block would be a SIGBUS."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, _LOCK_FILE)
+        elif os.fstat(fd).st_size < _LOCK_FILE:
+            os.pwrite(fd, bytes(_LOCK_FILE), 0)
+    finally:
+        os.close(fd)
 
 
 def _create(path: Path, tables: Sequence[str], map_size: int) -> None:

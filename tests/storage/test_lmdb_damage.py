@@ -309,6 +309,23 @@ for limit in (0, 100, 8192, 20000):
     open_test_store(tmp_path / "store").close()
 
 
+def test_the_table_of_readers_has_its_place_on_the_disk(closed: Path) -> None:
+    """It is written through a map, where a disk without room for it would kill the process."""
+    lock = closed / "data.mdb-lock"
+    for _ in range(2):
+        status = lock.stat()
+        assert status.st_blocks * 512 >= status.st_size > 512 * 64
+        lock.unlink()
+        open_test_store(closed).close()
+
+
+def test_a_damaged_table_of_readers_does_not_matter(closed: Path) -> None:
+    for junk in (b"", b"junk", random.Random(3).randbytes(100_000)):
+        (closed / "data.mdb-lock").write_bytes(junk)
+        with open_test_store(closed) as store, store.read() as txn:
+            assert txn.count("a") == 1000
+
+
 def test_no_address_space_for_the_map(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         open_test_store(tmp_path / "store", map_size=1 << 60, max_map_size=1 << 60)
