@@ -19,7 +19,7 @@ def test_every_name_is_there() -> None:
 
 def test_other_names_are_not() -> None:
     with pytest.raises(AttributeError, match=r"'moderntensor\.blockchain' has no attribute 'Coin'"):
-        _ = blockchain.Coin  # type: ignore[attr-defined]
+        _ = blockchain.Coin
 
 
 def test_importing_the_chain_loads_nothing_else() -> None:
