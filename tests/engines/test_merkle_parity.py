@@ -107,7 +107,7 @@ def test_trees(accounts: list[tuple[bytes, bytes]], data: st.DataObject) -> None
     same("state_nodes", packed, data.draw(st.integers(-1, 257)), data.draw(KEYS), threshold)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ACCOUNTS, KEYS, st.data())
 def test_state_proofs(accounts: list[tuple[bytes, bytes]], key: bytes, data: st.DataObject) -> None:
     packed, held = pack(accounts), dict(accounts)
