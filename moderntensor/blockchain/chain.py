@@ -117,6 +117,8 @@ class Blockchain(ChainReader):
         known; otherwise nothing is kept and 0 returned. Raises as `check_headers`; signatures
         are verified as well unless the caller has done so (`verify_header_signatures`).
         """
+        if not len(batch):
+            return 0
         with self._lock:
             with self.store.read() as txn:
                 place = self._attach(txn, batch, None)
