@@ -6,6 +6,13 @@ import importlib
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A loaded machine must not fail a test: how long an example takes proves nothing.
+settings.register_profile(
+    "moderntensor", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("moderntensor")
 
 
 class Engines:
