@@ -1,0 +1,88 @@
+"""Every script in examples/ runs by itself, and does what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+
+# Lines that tell that the thing itself happened; each is matched at the start of a line.
+EXPECTED = {
+    "node_setup": [
+        r"wrote genesis\.json of chain 7",
+        r"alice listens on 127\.0\.0\.1:\d+",
+        r"  node id    [0-9a-f]{64}",
+        r"alice dialled moderntensor/\S+ at 127\.0\.0\.1:\d+",
+        r"bob was dialled by [0-9a-f]{16}",
+        r"  it can     archive, relay/1, sync/1",
+        r"both nodes have stopped",
+    ],
+    "broadcast_transaction": [
+        r"alice took transaction [0-9a-f]{16}\.\.\. and told 1 peer",
+        r"carol hears of 1 transaction",
+        r"alice finds it in block \d+, position 0",
+        r"  receipt: status 1, gas used 21,000",
+        r"  payer 0x[0-9a-f]{40}: balance 957,500, nonce 1",
+        r"  payee 0x[0-9a-f]{40}: balance 500, nonce 0",
+    ],
+    "sync_chain": [
+        r"a node serves 1,000 blocks on 127\.0\.0\.1:\d+",
+        r"block 250 synced, \d+% of the way",
+        r"block 1000 synced, 100% of the way",
+        r"sync complete",
+        r"phase following, 1 peer, 100%",
+        r"1,000 blocks, 1,000 transactions and [\d,]+ bytes, [\d,]+ blocks/s",
+        r"both nodes have state root [0-9a-f]{64}",
+    ],
+    "peer_discovery": [
+        r"bootstrap listens on 127\.0\.0\.1:\d+",
+        r"node \d dialled bootstrap",
+        r"node \d dialled node \d",
+        r"node 1 is connected to bootstrap, node 2, node 3, node 4, node 5",
+        r"node 5 is connected to bootstrap, node 1, node 2, node 3, node 4",
+        r"everybody found everybody",
+    ],
+    "message_protocol": [
+        r"a record of our own: 0000000000000102000301(aa){32}$",
+        r"  refused: Sighting\.peers: 501, at most 500",
+        r"PING with nonce 7: 00 00 00 09 01 00 00 00 00 00 00 00 07",
+        r"GET_HEADERS has 18 bytes, at most 4096",
+        r"  fed 11 bytes: \['PingMessage'\]",
+        r"a payload cut short: DecodeError: PingMessage\.nonce: needs 8 bytes",
+        r"a type that does not exist: FrameError: ",
+        r"a huge PING: frame of type 0x01 announces 16777214 payload bytes",
+        r"the handler got NewBlockHashesMessage: block 42",
+        r"asked a node without a chain for headers: NOT_FOUND",
+    ],
+}
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_example(name: str, tmp_path: Path) -> None:
+    """It runs elsewhere than in the tree, leaves nothing there, and complains of nothing."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    for line in EXPECTED[name]:
+        assert re.search(f"^{line}", result.stdout, re.MULTILINE), (line, result.stdout)
+    noise = [line for line in result.stderr.splitlines() if "speaks plaintext" not in line]
+    assert not noise
+    assert not list(tmp_path.iterdir())
