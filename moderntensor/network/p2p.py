@@ -254,7 +254,6 @@ class P2PNode:
         if peer is None:
             return False
         peer.disconnect(DisconnectCode.SHUTTING_DOWN, "disconnected by its user")
-        await peer.connection.wait_closed()
         return True
 
     def get_best_peer(self) -> Peer | None:
