@@ -37,7 +37,7 @@ class BuildPy(build_py):
 def extensions() -> list[Extension]:
     from Cython.Build import cythonize  # noqa: PLC0415 - a pure build needs no Cython
 
-    flags = ["/O2"] if sys.platform == "win32" else ["-O3", "-fno-strict-aliasing"]
+    flags = ["/O2"] if sys.platform == "win32" else ["-O3", "-g0", "-fno-strict-aliasing"]
     return cythonize(
         [
             Extension(
@@ -56,4 +56,8 @@ def extensions() -> list[Extension]:
     )
 
 
-setup(ext_modules=[] if BUILD_PURE else extensions(), cmdclass={"build_py": BuildPy})
+setup(
+    ext_modules=[] if BUILD_PURE else extensions(),
+    cmdclass={"build_py": BuildPy},
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+)
