@@ -108,7 +108,9 @@ class Transaction(Record):
             data=data,
         )
         v, r, s = key.sign_recoverable(unsigned.signing_hash)
-        return unsigned.replace(v=v, r=r, s=s)
+        signed = unsigned.replace(v=v, r=r, s=s)
+        object.__setattr__(signed, "_sender", key.address)  # what would be recovered, at a price
+        return signed
 
     @classmethod
     def decode(cls, data: bytes) -> Transaction:
