@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -107,4 +108,5 @@ async def resolve(node: P2PNode, host: str, port: int) -> list[str]:
 def _spell(error: OSError, timeout: float) -> str:
     if isinstance(error, TimeoutError) and error.errno is None:
         return f"no connection within {timeout:g} s"
-    return error.strerror or str(error)
+    # asyncio's own text names the address a second time and not the cause.
+    return os.strerror(error.errno) if error.errno else str(error)
