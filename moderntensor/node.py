@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from .blockchain.chain import Blockchain
-from .blockchain.chain_types import HeadChanged
 from .blockchain.crypto import KeyPair
 from .blockchain.genesis import ChainConfig
 from .blockchain.mempool import Mempool
@@ -109,7 +108,7 @@ class FullNode:
         except BaseException:
             self.state_db.close()
             raise
-        self._unsubscribe: list[Callable[[], None]] = []
+        self._unsubscribe: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._synced = asyncio.Event()
@@ -129,18 +128,11 @@ class FullNode:
         if self._closed:
             raise StorageError("the node was stopped and its store is closed; make a new one")
         self._running = True
-        loop = asyncio.get_running_loop()
-
-        def head_changed(event: HeadChanged) -> None:
-            loop.call_soon_threadsafe(self._head_changed, event)
-
         try:
-            self._unsubscribe = [
-                self.chain.subscribe(self.mempool.on_head_changed),
-                self.chain.subscribe(head_changed),
-            ]
+            self._unsubscribe = self.chain.subscribe(self.mempool.on_head_changed)
             await self.p2p.start()
             await self.sync.start()
+            self._spawn(self.sync.wait_stopped(), "following")
             self._spawn(self._first_sync(), "first sync")
             if self.producer is not None:
                 self._spawn(self._produce(self.producer), "producer")
@@ -167,8 +159,8 @@ class FullNode:
             try:
                 await self.p2p.stop()
             finally:
-                for unsubscribe in self._unsubscribe:
-                    unsubscribe()
+                if self._unsubscribe is not None:
+                    self._unsubscribe()
                 if self._owns_runtime:
                     self.runtime.close()  # ends the writer before its store is closed
                 self.state_db.close()
@@ -219,20 +211,6 @@ class FullNode:
             if self.p2p.peers:
                 await self._synced.wait()
         await producer.run()
-
-    def _head_changed(self, event: HeadChanged) -> None:
-        """Tell peers about the blocks that we made; those of others are told as they come."""
-        if self.producer is not None and self._running:
-            self._spawn(self._announce(event.head.hash), "announce")
-
-    async def _announce(self, block_hash: bytes) -> None:
-        block = await self.runtime.run(self.chain.get_block, block_hash)
-        if (
-            block is not None
-            and self.producer is not None
-            and block.header.validator == self.producer.key.public_key
-        ):
-            await self.p2p.broadcast_block(block)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

@@ -27,17 +27,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING: Final = 256  # announced blocks that wait to be imported; the oldest are dropped
-MAX_HELD: Final = 64  # blocks of one peer that wait for our clock: protocol, section 5
+MAX_WAITING: Final = 16  # announced blocks, up to 2 MiB each; the oldest are dropped
 FAR_BEHIND: Final = 1024  # blocks; from there on status shows it as a sync
 
 
 class Announced(NamedTuple):
-    """A block that a peer sent; `due` is the Unix time from which our clock admits it."""
+    """A block that a peer sent."""
 
     block: Block
     peer: Peer
-    due: float = 0.0
 
 
 class Follower:
@@ -46,7 +44,7 @@ class Follower:
     A block on top of the head is imported. Where its parent is unknown, or a peer is known to
     be ahead, the pipeline runs: one locator request finds the fork, then bodies follow, be it one
     block or a million. Peers' claims are looked at now and then as well, so that an announcement
-    that was lost does no harm.
+    that was lost does no harm. What becomes the head is announced by the node's gossip.
     """
 
     def __init__(self, manager: SyncManager, writing: asyncio.Lock) -> None:
@@ -59,7 +57,7 @@ class Follower:
         self._meter = manager.context.meter
         self._writing = writing
         self._waiting: deque[Announced] = deque(maxlen=MAX_WAITING)
-        self._held: list[Announced] = []
+        self._due: float | None = None  # Unix time at which a block that came early is admitted
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._catching: asyncio.Task[None] | None = None
@@ -71,15 +69,21 @@ class Follower:
         self._node.on_new_block = self._announced
         self._task = asyncio.create_task(self._follow(), name="sync-follow")
 
+    async def wait(self) -> None:
+        """Until `stop`. Raises what else ended it: a fault of the store, or of this code."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.result()
+
     async def stop(self) -> None:
         """Nothing runs any more."""
         self._node.on_new_block = None
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.result()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            if not self._task.cancelled() and (error := self._task.exception()) is not None:
+                log.error("following had ended: %s", error)
 
     def interrupt(self) -> None:
         """Give way: end a catching up that nobody asked for."""
@@ -90,15 +94,17 @@ class Follower:
 
     async def _announced(self, block: Block, peer: Peer) -> None:
         """The node's hook: only note it, so that the peer's other messages are not held up."""
+        peer.claims(block.height, block.hash)
+        if self._manager.syncing:
+            return  # its target is looked at again and again
         self._waiting.append(Announced(block, peer))
         self._wake.set()
 
     async def new_block(self, block: Block, peer: Peer) -> bool:
         """Import a block now; catch up with its sender where its parent is not known."""
         async with self._writing:
-            if await self._import(Announced(block, peer)):
-                return True
-            await self._catch_up()
+            if not await self._import(Announced(block, peer)):
+                await self._catch_up()
         return self._chain.height_of(block.hash) is not None
 
     # --- the loop -------------------------------------------------------------------------
@@ -110,7 +116,6 @@ class Follower:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause()):
                         await self._wake.wait()
-            self._release_held()
             behind = not self._waiting
             while self._waiting:
                 announced = self._waiting.popleft()
@@ -122,33 +127,30 @@ class Follower:
                     await self._catch_up_quietly()
 
     def _pause(self) -> float:
-        now = self._runtime.wall_time()
-        due = (max(0.0, held.due - now) for held in self._held)
-        return min((self._interval, *due))
-
-    def _release_held(self) -> None:
-        now = self._runtime.wall_time()
-        self._waiting.extend(held for held in self._held if held.due <= now)
-        self._held = [held for held in self._held if held.due > now]
+        """Seconds until claims are looked at, or an early block is asked for again."""
+        if self._due is None:
+            return self._interval
+        wait = max(0.0, self._due - self._runtime.wall_time())
+        if wait <= self._interval:
+            self._due = None
+        return min(self._interval, wait)
 
     # --- one block ------------------------------------------------------------------------
 
     async def _import(self, announced: Announced) -> bool:
         """Returns False where the sender knows of more than we can import from this block."""
-        block, peer, _ = announced
-        head = self._chain.head
-        if block.height > head.height + 1:
-            peer.claims(block.height, block.hash)
+        block, peer = announced
+        peer.claims(block.height, block.hash)
+        if block.height > self._chain.head.height + 1:
             return False
         unsubscribe = self._chain.subscribe(self._changes.append)
         try:
             result = await settled(self._runtime.run_writer(self._chain.import_block, block))
         except UnknownParentError:
-            peer.claims(block.height, block.hash)
             return False
         except HeaderChainError as error:
-            if error.rule == "future":
-                self._hold(announced)
+            if error.rule == "future":  # nobody's fault
+                self._due = float(block.header.timestamp - self._chain.config.rules.max_drift)
             else:
                 self._part(peer, DisconnectCode.BAD_HEADER, str(error))
             return True
@@ -164,26 +166,17 @@ class Follower:
             changes = tuple(self._changes)
             self._changes.clear()
         if result is ImportResult.APPLIED:
-            for change in changes:
-                await self._tell(change)
-            await self._node.broadcast_block(block)
+            count = len(block.transactions)
+            for head, applied, reverted in changes:
+                batch = AppliedBatch(len(applied), count, head, len(reverted))
+                await self._manager.applied(applied[0][0], batch)
         return True
-
-    async def _tell(self, change: HeadChanged) -> None:
-        if not change.applied:
-            return
-        batch = AppliedBatch(len(change.applied), 0, change.head, len(change.reverted))
-        await self._manager.applied(change.applied[0][0], batch)
-
-    def _hold(self, announced: Announced) -> None:
-        """A block ahead of our clock: nobody's fault; look again when it is time."""
-        if sum(held.peer is announced.peer for held in self._held) < MAX_HELD:
-            due = float(announced.block.header.timestamp - self._chain.config.rules.max_drift)
-            self._held.append(announced._replace(due=due))
 
     def _part(self, peer: Peer, code: DisconnectCode, reason: str) -> None:
         source = self._pool.of(peer)
-        if source is not None:
+        if source is None:
+            peer.disconnect(code, reason)
+        else:
             self._pool.part(source, code, reason)
 
     # --- many blocks ----------------------------------------------------------------------
@@ -216,8 +209,3 @@ class Follower:
         if task.cancelled():
             return
         task.result()
-        head = self._chain.head
-        if head.hash != before.hash and not far:
-            block = await self._runtime.run(self._chain.get_block, head.hash)
-            if block is not None:
-                await self._node.broadcast_block(block)

@@ -71,6 +71,11 @@ class SyncManager:
         """What is happening now; a snapshot."""
         return self._meter.status(len(self._pool))
 
+    @property
+    def syncing(self) -> bool:
+        """Whether a `sync()` is running."""
+        return self._run is not None
+
     async def start(self) -> None:
         """Begin to follow the chain. The node may be started before or after."""
         if self._started:
@@ -91,6 +96,11 @@ class SyncManager:
         await self._follower.stop()
         self._pool.detach()
         self._meter.phase = SyncPhase.IDLE
+
+    async def wait_stopped(self) -> None:
+        """Wait until following ends, by `stop()` or else by an error (of the store, mostly),
+        which is raised."""
+        await self._follower.wait()
 
     async def __aenter__(self) -> Self:
         await self.start()

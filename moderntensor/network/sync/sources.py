@@ -26,7 +26,6 @@ SMALLEST_REQUEST: Final = 16  # items; below that the round trip is all one meas
 MOVING_SHARE: Final = 0.3  # weight of the newest measurement in a peer's capacity
 REST_SECONDS: Final = 0.25  # after "busy" without a time of its own
 MAX_REST_SECONDS: Final = 10.0  # a peer cannot ask for a longer one
-DISMISSED_SECONDS: Final = 5.0  # how long a claim that nobody could keep is not followed
 MAX_DISMISSED: Final = 64  # claims remembered as dismissed, per peer
 MAX_BROKEN_CLAIMS: Final = 3  # claims not kept in a row until a peer is useless
 SILENT_REQUESTS: Final = 2  # requests' time without an answer until a peer serves nothing
@@ -157,6 +156,7 @@ class SourcePool:
         self._most_peers = config.sync_peers
         self._per_peer = config.sync_requests_per_peer
         self._request_timeout = config.request_timeout
+        self._dismissal = config.follow_interval  # when claims are looked at again
         self.patience = Patience(config.stall_timeout, config.stall_timeout_max)
 
     def now(self) -> float:
@@ -349,7 +349,7 @@ class SourcePool:
         """Do not follow what this peer claims now for a while."""
         if len(source.dismissed) >= MAX_DISMISSED:
             del source.dismissed[next(iter(source.dismissed))]
-        source.dismissed[source.peer.best_hash] = self.now() + DISMISSED_SECONDS
+        source.dismissed[source.peer.best_hash] = self.now() + self._dismissal
 
     # --- parting --------------------------------------------------------------------------
 
