@@ -357,7 +357,7 @@ cdef str text_of(Fault *fault):
         return f"presence byte {fault.a}, must be 0 or 1"
     if fault.code == TRAILING:
         return _plural(fault.a, "trailing byte")
-    return (f"{_plural(fault.a, 'item')} need at least {_plural(fault.b, 'byte')} "
+    return (f"needs at least {_plural(fault.b, 'byte')} for {_plural(fault.a, 'item')} "
             f"at offset {fault.c}, {fault.d} left")
 
 

@@ -29,13 +29,11 @@ from typing import (
     Self,
     TypeAlias,
     TypeVar,
-    Union,
     cast,
     dataclass_transform,
     get_args,
     get_origin,
     get_type_hints,
-    overload,
 )
 
 from .backend import layout as _engine
@@ -174,8 +172,7 @@ str16: TypeAlias = Annotated[str, Prefixed(2, "str")]
 list8: TypeAlias = Annotated[tuple[T, ...], Prefixed(1, "list")]
 list16: TypeAlias = Annotated[tuple[T, ...], Prefixed(2, "list")]
 list32: TypeAlias = Annotated[tuple[T, ...], Prefixed(4, "list")]
-# A type variable needs the spelled-out Union: `T | None` would not be subscriptable in 3.11.
-optional: TypeAlias = Annotated[Union[T, None], Maybe()]  # noqa: UP007
+optional: TypeAlias = Annotated[T | None, Maybe()]
 sized32: TypeAlias = Annotated[T, Prefixed(4, "sized")]
 
 if TYPE_CHECKING:
@@ -278,23 +275,15 @@ def _brief(value: Any) -> str:
     return repr(value)
 
 
-@overload
-def record(cls: R, /) -> R: ...
-@overload
-def record(*, cache: tuple[str, ...] = ...) -> Callable[[R], R]: ...
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(cached,))
-def record(cls: R | None = None, /, *, cache: tuple[str, ...] = ()) -> R | Callable[[R], R]:
+def record(cls: R, /) -> R:
     """Make a class with annotated fields an immutable record with slots and an encoding.
 
     It gets a keyword-only `__init__` (which checks nothing: encoding does), equality, hash,
-    repr, pickling, `encode`, `decode`, `replace`, `LAYOUT` and `__fields__`. `cache` names
-    further slots, not on the wire and unset at first. The class must not be subclassed.
+    repr, pickling, `encode`, `decode`, `replace`, `LAYOUT` and `__fields__`. It cannot be
+    subclassed. For type checkers to see the methods it names `Record` as its base.
     """
-
-    def declare(target: R) -> R:
-        return _build(target, cache)
-
-    return declare if cls is None else declare(cls)
+    return _build(cls)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(cached,))
@@ -308,7 +297,7 @@ def message(type: int, *, cap: int, reply: int | None = None) -> Callable[[R], R
     def declare(target: R) -> R:
         if type in MESSAGES:
             raise TypeError(f"type 0x{int(type):02x} is {MESSAGES[type].__name__} already")
-        built: Any = _build(target, ())
+        built: Any = _build(target)
         built.TYPE, built.CAP, built.REPLY = type, cap, reply
         MESSAGES[type] = built
         return cast(R, built)
@@ -325,7 +314,7 @@ def unsigned_layout(cls: type[Record], stop: str = "signature") -> Layout:
     return Layout(cls, cls.__fields__[: names.index(stop)])
 
 
-def _build(target: R, cache: tuple[str, ...]) -> R:
+def _build(target: R) -> R:
     """Make the class anew with slots; a class cannot get them later."""
     cls: Any = target
     hints = get_type_hints(cls, include_extras=True)
@@ -347,7 +336,7 @@ def _build(target: R, cache: tuple[str, ...]) -> R:
     if not any(issubclass(base, Record) for base in bases):
         bases = (*bases, Record)
     namespace |= {
-        "__slots__": (*names, *unset, *cache),
+        "__slots__": (*names, *unset),
         "__match_args__": (),
         "__fields__": tuple(fields),
         "__init_subclass__": classmethod(_refuse_subclass),

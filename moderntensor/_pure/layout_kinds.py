@@ -206,7 +206,7 @@ class List(Node):
         least = count * self.item.min_size
         if least > end - start:
             raise Fault(
-                f"{plural(count, 'item')} need at least {plural(least, 'byte')} "
+                f"needs at least {plural(least, 'byte')} for {plural(count, 'item')} "
                 f"at offset {start}, {end - start} left"
             )
         return count

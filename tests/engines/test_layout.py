@@ -144,14 +144,14 @@ UNPACKABLE: list[tuple[Any, Any, str]] = [
     (
         ("raw", ("list", 1, 9, U8)),
         b"\x02\x01",
-        "One.a: 2 items need at least 2 bytes at offset 1, 1 left",
+        "One.a: needs at least 2 bytes for 2 items at offset 1, 1 left",
     ),
     (("raw", ("list", 1, 9, U8)), b"\x01\x01\x01", "One.a: 1 trailing byte"),
     (("raw", ("list", 1, 1, U8)), (), "One.a: must be bytes, not tuple"),
     (
         ("raw", ("list", 1, 9, PAIR)),
         b"\x01\x01a",
-        "One.a: 1 item need at least 3 bytes at offset 1, 2 left",
+        "One.a: needs at least 3 bytes for 1 item at offset 1, 2 left",
     ),
 ]
 
@@ -182,9 +182,9 @@ UNREADABLE: list[tuple[Any, str, str]] = [
     (("str", 1, 9), "021b5b", "One.a: character 0x1b at 0 is not printable ASCII"),
     (("str", 1, 9), "0941414141414141417f", "One.a: character 0x7f at 8 is not printable ASCII"),
     (("list", 1, 64, ("fixed", 32)), "46", "One.a: 70 items, at most 64"),
-    (("list", 1, 64, U8), "0301", "One.a: 3 items need at least 3 bytes at offset 1, 1 left"),
+    (("list", 1, 64, U8), "0301", "One.a: needs at least 3 bytes for 3 items at offset 1, 1 left"),
     (("list", 4, 0xFFFFFFFF, ("fixed", 32)), "ffffffff00",
-     "One.a: 4294967295 items need at least 137438953440 bytes at offset 4, 1 left"),
+     "One.a: needs at least 137438953440 bytes for 4294967295 items at offset 4, 1 left"),
     (("list", 1, 9, ("bytes", 1, 0, 1)), "02000242", "One.a[1]: 2 bytes, at most 1"),
     (("list", 1, 9, ("tuple", (U8, ("u", 1, 0, 1)))), "02000000ff", "One.a[1][1]: 255, at most 1"),
     (("optional", U8), "02", "One.a: presence byte 2, must be 0 or 1"),
