@@ -6,7 +6,7 @@ the executed chain at its fork point and ends higher than the head. Its bodies c
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..backend import headers
 from ..errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
@@ -16,6 +16,8 @@ from .chain_types import ChainHead
 from .genesis import ChainConfig
 from .invalid import InvalidBlocks
 from .lookup import Anchor, HeaderBatch, KnownHeader, anchor_of, find_header, pending_span
+
+DELETED_AT_ONCE: Final = 4096  # headers in memory while a candidate of any length is given up
 
 
 class Attachment(NamedTuple):
@@ -161,15 +163,15 @@ def extend(txn: WriteTransaction, batch: HeaderBatch, place: Attachment) -> int:
 def delete_from(txn: WriteTransaction, height: int) -> None:
     """Forget the pending headers at `height` and above."""
     start = tables.height_key(height)
-    doomed = txn.range(tables.PENDING, start)
-    txn.delete_range(tables.PENDING, start)
-    for key, raw in doomed:
-        block_hash = headers.header_hash(raw)
-        # Its index stays where another table has the header too.
-        if txn.get(tables.CANONICAL, key) != raw and (
-            txn.get(tables.SIDE, key + block_hash) is None
-        ):
-            txn.delete(tables.INDEX, block_hash)
+    while doomed := txn.range(tables.PENDING, start, limit=DELETED_AT_ONCE):
+        for key, raw in doomed:
+            block_hash = headers.header_hash(raw)
+            # Its index stays where another table has the header too.
+            if txn.get(tables.CANONICAL, key) != raw and (
+                txn.get(tables.SIDE, key + block_hash) is None
+            ):
+                txn.delete(tables.INDEX, block_hash)
+            txn.delete(tables.PENDING, key)
     last = txn.last(tables.PENDING)
     if last is None:
         txn.delete(tables.META, tables.META_CANDIDATE)

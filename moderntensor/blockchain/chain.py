@@ -16,7 +16,6 @@ from ..errors import (
     HeaderChainError,
     InvalidBlockError,
     StaleBodiesError,
-    UnknownParentError,
 )
 from ..runtime import Runtime
 from ..storage import ReadTransaction, Store, WriteTransaction
@@ -181,11 +180,11 @@ class Blockchain(ChainReader):
         with self.store.read() as txn:
             known = find_header(txn, block_hash)
             if known is not None and (
-                known.place == tables.CANONICAL or _on_side(txn, height, block_hash)
+                known.place == tables.CANONICAL or side.holds(txn, height, block_hash)
             ):
                 return ImportResult.KNOWN
             place = self._attach(txn, batch, None)
-            path = _path_to(txn, batch.previous_hash(0))
+            path = side.path_to(txn, batch.previous_hash(0))
             candidates.check_finality(self.config, self._head, path.fork)
             below = [
                 txn.get(tables.BODIES, tables.block_key(at, below_hash)) or EMPTY_BODY
@@ -328,7 +327,7 @@ class Blockchain(ChainReader):
         if len(pending) and pending.hash(0) == error.hash:
             doomed |= dict.fromkeys(pending[1:].hashes(), "ancestor")
             self._drop_pending(txn, error.height, head_height)
-        if _on_side(txn, error.height, error.hash):
+        if side.holds(txn, error.height, error.hash):
             on_side.append((error.height, error.hash))
         for height, block_hash in on_side:
             side.forget(txn, height, block_hash)
@@ -393,18 +392,3 @@ class Blockchain(ChainReader):
             head=self._head,
             invalid=self._invalid,
         )
-
-
-def _on_side(txn: ReadTransaction, height: int, block_hash: bytes) -> bool:
-    return txn.get(tables.SIDE, tables.block_key(height, block_hash)) is not None
-
-
-def _path_to(txn: ReadTransaction, parent_hash: bytes) -> side.SidePath:
-    """The way from the executed chain to a block on which another one arrives."""
-    parent = find_header(txn, parent_hash)
-    if parent is not None:
-        if parent.place == tables.CANONICAL:
-            return side.SidePath(parent.height, [])
-        if _on_side(txn, parent.height, parent_hash):
-            return side.path(txn, parent)
-    raise UnknownParentError(f"the body of {parent_hash.hex()} is not here yet")

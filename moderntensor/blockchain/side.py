@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from ..backend import headers
-from ..errors import FinalityError
+from ..errors import FinalityError, UnknownParentError
 from ..storage import ReadTransaction, WriteTransaction
 from . import tables
 from .block import EMPTY_BODY
-from .lookup import KnownHeader, canonical_header, one
+from .lookup import KnownHeader, canonical_header, find_header, one
 
 # Eight full branches of the default reorganisation depth.
 MAX_SIDE_BLOCKS: Final = 1024
@@ -42,6 +42,23 @@ def path(txn: ReadTransaction, header: KnownHeader) -> SidePath:
         if above is None:
             raise FinalityError(f"the branch below side block {height + 1} is no longer kept")
         raw = above
+
+
+def path_to(txn: ReadTransaction, block_hash: bytes) -> SidePath:
+    """The way from the executed chain to any block whose body is here; nothing for a block of
+    that chain itself. UnknownParentError where there is none, FinalityError as `path`."""
+    header = find_header(txn, block_hash)
+    if header is not None:
+        if header.place == tables.CANONICAL:
+            return SidePath(header.height, [])
+        if holds(txn, header.height, block_hash):  # it may be pending as well
+            return path(txn, header)
+    raise UnknownParentError(f"the body of {block_hash.hex()} is not here yet")
+
+
+def holds(txn: ReadTransaction, height: int, block_hash: bytes) -> bool:
+    """Whether a block is kept here."""
+    return txn.get(tables.SIDE, tables.block_key(height, block_hash)) is not None
 
 
 def add(txn: WriteTransaction, height: int, block_hash: bytes, raw: bytes, body: bytes) -> None:

@@ -43,7 +43,7 @@ from moderntensor.errors import (
     StorageError,
     ValidationError,
 )
-from moderntensor.storage import Store
+from moderntensor.storage import Store, open_store
 
 MAKER = ChainMaker(VALIDATORS)
 GENESIS = MAKER.genesis
@@ -469,6 +469,48 @@ def test_headers_that_no_longer_fit_the_settings_are_dropped(chain: Blockchain) 
     assert again.pending_span() is None
     assert again.head.hash == TOP.hash
     check_books(again)
+
+
+def test_a_full_disk_loses_no_commit_and_no_head(tmp_path: Path) -> None:
+    heavy, parent = [], GENESIS
+    for _ in range(40):
+        parent = MAKER.block(parent, [MAKER.transfer(parent, data=bytes(60_000))])
+        heavy.append(parent)
+    size = 1 << 20
+    with open_store(tmp_path / "s", tables.TABLES, map_size=size, max_map_size=size) as store:
+        chain = Blockchain(store, MAKER.config)
+        with pytest.raises(StorageError, match="full"):
+            for block in heavy:
+                chain.import_block(block)
+        reached = chain.head
+        assert 0 < reached.height < 20
+        check_books(chain)
+    with open_store(tmp_path / "s", tables.TABLES, map_size=64 * size) as store:
+        chain = Blockchain(store, MAKER.config)
+        assert chain.head == reached
+        for block in heavy[reached.height :]:
+            chain.import_block(block)
+        check_books(chain)
+
+
+def test_many_threads_import_the_same_blocks(store: Store) -> None:
+    chain = Blockchain(store, MAKER.config)
+    heard: list[int] = []
+    chain.subscribe(lambda event: heard.append(event.head.height))
+    results: list[str] = []
+
+    def feed() -> None:
+        results.extend(chain.import_block(block) for block in BLOCKS)
+
+    threads = [threading.Thread(target=feed) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == list(range(1, 31))
+    assert results.count("applied") == 30
+    assert results.count("known") == 90
+    check_books(chain)
 
 
 # --- killed ------------------------------------------------------------------------------------
