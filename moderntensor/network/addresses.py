@@ -11,6 +11,7 @@ __all__ = [
     "canonical",
     "format_address",
     "from_wire",
+    "is_loopback",
     "is_local",
     "may_learn",
     "netgroup",
@@ -83,6 +84,12 @@ def is_local(host: str) -> bool:
     return ip is not None and (ip.is_loopback or ip.is_private or ip.is_link_local)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    ip = _parsed(host)
+    return host == "localhost" if ip is None else ip.is_loopback
+
+
 def may_learn(host: str, source: str) -> bool:
     """Whether a node at `source` can rightly tell of one at `host`: public addresses always,
     private ones within a private network, this machine only to itself."""
@@ -91,6 +98,8 @@ def may_learn(host: str, source: str) -> bool:
         return False
     if ip.is_loopback:
         return origin.is_loopback
+    if ip.is_reserved:
+        return False
     if ip.is_private or ip.is_link_local:
         return origin.is_private or origin.is_link_local
-    return not ip.is_reserved
+    return True

@@ -17,7 +17,7 @@ from ..config import NodeConfig
 from ..errors import ConfigError, ConnectError, NetworkError
 from ..runtime import Runtime
 from .addressbook import AddressBook
-from .addresses import format_address, parse_address, to_wire
+from .addresses import format_address, is_loopback, parse_address, to_wire
 from .dialer import Dialer, resolve
 from .discovery import Discovery
 from .dispatch import Handler, Router
@@ -141,7 +141,8 @@ class P2PNode:
         if self.config.listen:
             await self._listen()
         self._running = True
-        logger.warning(
+        logger.log(
+            logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
             "node %s speaks plaintext: what it sends can be read and changed on the way, and the "
             "ids of its peers are not proved",
             self.node_id.hex()[:16],

@@ -1,0 +1,322 @@
+"""Finding peers: asking, telling, dialling towards a target, and not being fooled."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from helpers.rawpeer import QUIET, RawPeer, hello_message, quiet_node, raw_listener, until
+
+from moderntensor.config import NodeConfig
+from moderntensor.errors import ConfigError
+from moderntensor.network.addressbook import AddressBook
+from moderntensor.network.addresses import (
+    from_wire,
+    is_local,
+    may_learn,
+    netgroup,
+    parse_address,
+    to_wire,
+)
+from moderntensor.network.limits import ADDRESS_BOOK_SIZE, ADDRESS_GIVE_UP
+from moderntensor.network.messages import (
+    DisconnectCode,
+    GetPeersMessage,
+    HelloMessage,
+    PeerRecord,
+    PeersMessage,
+)
+from moderntensor.network.p2p import P2PNode
+from moderntensor.network.refusals import Refusals, refusal_key
+from moderntensor.runtime import Runtime
+
+LOOPBACK = "127.0.0.1"
+EAGER = QUIET.replace(discovery=True, discovery_interval=0.2, redial_interval=0.2)
+
+
+async def test_twenty_nodes_that_know_one_find_each_other() -> None:
+    config = EAGER.replace(target_outbound=4)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(P2PNode(config=config))
+        bootstrap = [f"{LOOPBACK}:{first.listen_port}"]
+        nodes = [
+            await stack.enter_async_context(P2PNode(bootstrap_nodes=bootstrap, config=config))
+            for _ in range(19)
+        ]
+        await until(lambda: all(node.table.outbound == 4 for node in nodes), 30.0)
+        # They need the one that they knew no longer.
+        await first.stop()
+        await until(lambda: all(node.table.outbound == 4 for node in nodes), 30.0)
+        reached, ids = {nodes[0].node_id}, {node.node_id: node for node in nodes}
+        frontier = [nodes[0]]
+        while frontier:
+            fresh = frontier.pop().table.by_id.keys() - reached
+            reached |= fresh
+            frontier += [ids[node_id] for node_id in fresh]
+        assert reached == ids.keys()
+
+
+async def test_a_bootstrap_node_that_comes_late_or_again_is_found() -> None:
+    async with quiet_node() as placeholder:
+        port = placeholder.listen_port
+    config = QUIET.replace(bootstrap_redial=0.05, bootstrap_redial_max=0.1)
+    async with P2PNode(bootstrap_nodes=[f"{LOOPBACK}:{port}"], config=config) as node:
+        for _ in range(2):
+            async with P2PNode(listen_port=port, config=QUIET) as bootstrap:
+                await until(lambda b=bootstrap: b.node_id in node.table.by_id)
+            await until(lambda: not node.peers)
+
+
+async def test_no_more_than_the_target_is_dialled() -> None:
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(quiet_node()) for _ in range(4)]
+        addresses = [f"{LOOPBACK}:{other.listen_port}" for other in others]
+        node = P2PNode(bootstrap_nodes=addresses, config=QUIET.replace(target_outbound=2))
+        await stack.enter_async_context(node)
+        await until(lambda: node.table.outbound == 2)
+        node.discovery.wake()
+        await asyncio.sleep(0.1)
+        assert node.table.outbound == 2
+        # A lost one is replaced.
+        await node.disconnect_peer(next(iter(node.peers)))
+        assert node.table.outbound == 1
+        await until(lambda: node.table.outbound == 2)
+
+
+async def test_an_address_is_not_dialled_again_within_its_interval() -> None:
+    visits = 0
+
+    async def leave_at_once(raw: RawPeer) -> None:
+        nonlocal visits
+        visits += 1
+
+    async with (
+        quiet_node(discovery=True, redial_interval=3600.0) as node,
+        raw_listener(leave_at_once) as port,
+    ):
+        assert node.book.learn(LOOPBACK, port, b"x" * 32, 0, LOOPBACK)
+        node.discovery.wake()
+        await until(lambda: visits == 1 and not len(node.dialer))
+        node.discovery.wake()
+        await asyncio.sleep(0.1)
+        assert visits == 1
+
+
+async def test_a_peer_that_broke_the_rules_is_not_dialled_for_a_while() -> None:
+    visits = 0
+
+    async def be_a_peer(raw: RawPeer) -> None:
+        nonlocal visits
+        visits += 1
+        await raw.read(HelloMessage)
+        raw.send(hello_message(listen_port=1))
+        await raw.read_goodbye()
+
+    config = QUIET.replace(bootstrap_redial=0.01, bootstrap_redial_max=0.01)
+    async with raw_listener(be_a_peer) as port:
+        async with P2PNode(bootstrap_nodes=[f"{LOOPBACK}:{port}"], config=config) as node:
+            await until(lambda: node.peers)
+            peer = next(iter(node.peers.values()))
+            peer.disconnect(DisconnectCode.BAD_HEADER, "a lie")
+            await until(lambda: not len(node.gate))
+            await asyncio.sleep(0.1)
+            assert visits == 1
+        quick = config.replace(refusal_time=0.05)
+        async with P2PNode(bootstrap_nodes=[f"{LOOPBACK}:{port}"], config=quick) as node:
+            await until(lambda: node.peers)
+            next(iter(node.peers.values())).disconnect(DisconnectCode.BAD_HEADER, "a lie")
+            await until(lambda: visits == 3)  # once it is over
+
+
+async def test_more_addresses_than_asked_for_are_a_breach() -> None:
+    async with quiet_node(discovery=True) as node, await RawPeer.meet(node) as raw:
+        request = None
+        while not isinstance(request, GetPeersMessage):
+            request = await raw.read_any()
+        record = PeerRecord(node_id=b"x" * 32, ip=to_wire("9.9.9.9"), port=1, last_seen=0)
+        raw.send(
+            PeersMessage(request_id=request.request_id, peers=(record,) * (request.max_peers + 1))
+        )
+        assert await raw.read_goodbye() == DisconnectCode.PROTOCOL_ERROR
+        assert not len(node.book)
+
+
+TOLD = [
+    (b"a" * 32, "8.8.8.8", 30303, True),
+    (b"a" * 32, "8.8.8.8", 30303, True),
+    (b"b" * 32, "8.8.4.4", 0, False),
+    (b"c" * 32, "0.0.0.0", 1, False),  # noqa: S104
+    (b"c" * 32, "224.0.0.1", 1, False),
+    (b"c" * 32, "240.0.0.1", 1, False),
+    (b"c" * 32, "2001:4860:4860::8888", 30303, True),
+    (b"d" * 32, LOOPBACK, 5, True),
+]
+
+
+async def test_what_is_told_is_filtered() -> None:
+    node_settings = {"discovery": True, "target_outbound": 0}
+    async with quiet_node(**node_settings) as node, await RawPeer.meet(node) as raw:
+        request = None
+        while not isinstance(request, GetPeersMessage):
+            request = await raw.read_any()
+        told = [(i, h, p) for i, h, p, _ in TOLD] + [(node.node_id, "8.8.4.4", 1)]
+        records = (
+            PeerRecord(node_id=i, ip=to_wire(h), port=p, last_seen=2**64 - 1) for i, h, p in told
+        )
+        raw.send(PeersMessage(request_id=request.request_id, peers=tuple(records)))
+        await until(lambda: len(node.book))
+        assert len(node.book) == 3
+        for key in [(host, port) for _, host, port, good in TOLD if good]:
+            entry = node.book.get(*key)
+            assert entry is not None
+            assert entry.last_seen <= node.runtime.wall_time()
+        raw.send(GetPeersMessage(request_id=1))
+        assert (await raw.read(PeersMessage)).peers == ()  # hearsay is not passed on
+
+
+# --- the book ----------------------------------------------------------------------------------
+
+
+class TurnedClock(Runtime):
+    """A runtime whose clocks stand until they are turned."""
+
+    def __init__(self) -> None:
+        super().__init__(workers=1)
+        self.now = 1_000_000.0
+
+    def loop_time(self) -> float:
+        return self.now
+
+    def wall_time(self) -> float:
+        return self.now
+
+
+def book(**changes: Any) -> tuple[AddressBook, TurnedClock]:
+    clock = TurnedClock()
+    return AddressBook(NodeConfig(**changes), clock, b"me" * 16), clock
+
+
+def anyone(_: object) -> bool:
+    return True
+
+
+def test_failures_back_off_and_are_given_up() -> None:
+    addresses, clock = book(redial_interval=30.0, redial_max=600.0)
+    addresses.learn("8.8.8.8", 1, b"x" * 32, 0, "9.9.9.9")
+    waits = []
+    for _ in range(ADDRESS_GIVE_UP - 1):
+        addresses.failed("8.8.8.8", 1)
+        entry = addresses.get("8.8.8.8", 1)
+        assert entry is not None
+        waits.append(entry.next_dial - clock.now)
+    for number, wait in enumerate(waits):
+        middle = min(30.0 * 2**number, 600.0)
+        assert 0.75 * middle <= wait <= 1.25 * middle
+    addresses.failed("8.8.8.8", 1)
+    assert ("8.8.8.8", 1) not in addresses
+
+
+def test_a_bootstrap_address_is_never_given_up() -> None:
+    addresses, clock = book(bootstrap_redial=1.0, bootstrap_redial_max=60.0)
+    entry = addresses.add_bootstrap("boot.example", 1)
+    for _ in range(2000):
+        addresses.failed("boot.example", 1)
+    assert 45.0 <= entry.next_dial - clock.now <= 75.0
+    assert addresses.due(clock.now, 1, wanted=anyone) == []
+    clock.now = entry.next_dial
+    assert addresses.due(clock.now, 1, wanted=anyone) == [entry]
+
+
+def test_a_full_book_forgets_hearsay_first_and_bootstrap_never() -> None:
+    addresses, _ = book()
+    addresses.add_bootstrap("1.2.3.4", 1)
+    addresses.met("5.6.7.8", 1, b"m" * 32)
+    for number in range(ADDRESS_BOOK_SIZE + 100):
+        host = f"20.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+        assert addresses.learn(host, 1, b"x" * 32, number, "9.9.9.9")
+    assert len(addresses) == ADDRESS_BOOK_SIZE
+    assert ("1.2.3.4", 1) in addresses
+    assert ("5.6.7.8", 1) in addresses
+    assert ("20.0.0.0", 1) not in addresses
+
+
+def test_one_netgroup_is_dialled_once_but_this_machine_often() -> None:
+    addresses, clock = book()
+    for host in ("20.1.1.1", "20.1.2.2", "20.1.3.3", "30.1.1.1", "2a00:1::1", "2a00:1:ffff::2"):
+        addresses.learn(host, 1, b"x" * 32, 0, "9.9.9.9")
+    picked = addresses.due(clock.now, 99, wanted=anyone)
+    assert sorted(netgroup(e.host) for e in picked) == ["v4:1401", "v4:1e01", "v6:2a000001"]
+    assert addresses.due(clock.now, 99, wanted=anyone, groups=[netgroup("20.1.9.9")])
+    assert "v4:1401" not in {
+        netgroup(e.host)
+        for e in addresses.due(clock.now, 99, wanted=anyone, groups=[netgroup("20.1.9.9")])
+    }
+    local, clock = book()
+    for port in range(1, 6):
+        local.learn(LOOPBACK, port, b"x" * 32, 0, LOOPBACK)
+    assert len(local.due(clock.now, 99, wanted=anyone)) == 5
+
+
+def test_local_addresses_stay_where_they_mean_something() -> None:
+    public, private, loop = "8.8.8.8", "10.0.0.1", LOOPBACK
+    table = [
+        (public, public, True),
+        (public, loop, True),
+        (private, private, True),
+        (private, loop, True),
+        (private, public, False),
+        (loop, loop, True),
+        (loop, private, False),
+        (loop, public, False),
+        ("name.example", public, False),
+    ]
+    for host, source, allowed in table:
+        assert may_learn(host, source) is allowed, (host, source)
+    assert is_local("::1")
+    assert is_local("192.168.1.1")
+    assert not is_local("8.8.8.8")
+
+
+@pytest.mark.parametrize("host", ["1.2.3.4", "127.0.0.1", "2001:db8::5", "::1"])
+def test_addresses_survive_the_wire(host: str) -> None:
+    assert len(to_wire(host)) == 16
+    assert from_wire(to_wire(host)) == host
+
+
+def test_addresses_are_read_strictly() -> None:
+    assert parse_address("host.example:80") == ("host.example", 80)
+    assert parse_address("[::1]:80") == ("::1", 80)
+    for text in (
+        "host",
+        "host:",
+        ":80",
+        "host:x",
+        "host:0",
+        "host:65536",
+        "::1:80",
+        "h:8 0",
+        "h:٣",
+    ):
+        with pytest.raises(ConfigError):
+            parse_address(text)
+
+
+def test_refusals_end_and_are_bounded() -> None:
+    refusals = Refusals(limit=3)
+    refusals.refuse("a", 0.0, 10.0)
+    assert refusals.remaining("a", 4.0) == 6.0
+    refusals.refuse("a", 4.0, 1.0)  # does not shorten
+    assert refusals.remaining("a", 4.0) == 6.0
+    assert refusals.remaining("a", 10.0) == 0.0
+    for number in range(10):
+        refusals.refuse(str(number), 0.0, 100.0 + number)
+    assert len(refusals) == 3
+    assert refusals.remaining("9", 0.0) == 109.0
+    assert refusals.remaining("0", 0.0) == 0.0
+
+
+def test_a_refusal_falls_on_a_public_address_as_a_whole() -> None:
+    assert refusal_key("8.8.8.8", 1) == refusal_key("8.8.8.8", 2)
+    assert refusal_key(LOOPBACK, 1) != refusal_key(LOOPBACK, 2)
