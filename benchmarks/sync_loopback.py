@@ -1,0 +1,251 @@
+"""Sync a fresh node over loopback TCP from peers in other processes, and measure it.
+
+    python benchmarks/sync_loopback.py --blocks 20000 --transfers 2 --peers 3 --kills 10
+
+Builds a signed chain, gives each serving process a copy, and lets one more process sync it from
+nothing. With `--kills` a second run follows, in which the syncing process is ended by SIGKILL that
+many times along the way and started again; after each start nothing that it had committed may be
+missing. Exit code 0 only if head and state root agree everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from moderntensor import backend
+from moderntensor.blockchain.genesis import ChainConfig
+from moderntensor.blockchain.state import StateDB
+from moderntensor.blockchain.validation import BlockValidator
+from moderntensor.blockchain.workload import build_chain, demo_config, demo_keys
+from moderntensor.config import NodeConfig
+from moderntensor.network.p2p import P2PNode
+from moderntensor.network.sync import SyncManager
+
+MAP_SIZE = 8 << 30
+REPORT_SECONDS = 0.005  # how often a syncing process tells its height
+
+
+def settings(batch: int) -> NodeConfig:
+    return NodeConfig(
+        listen_host="127.0.0.1", listen_port=0, discovery=False, apply_batch_blocks=batch
+    )
+
+
+def say(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+# --- the processes -------------------------------------------------------------------------
+
+
+def build(arguments: argparse.Namespace, directory: Path) -> tuple[int, bytes, bytes]:
+    """Make the chain in `directory`; its height, head and state root."""
+    accounts, validators = demo_keys(64), demo_keys(3, "validator")
+    config = demo_config(accounts, validators)
+    config.save(directory / "genesis.json")
+    began = time.perf_counter()
+    with StateDB(directory / "source", map_size=MAP_SIZE) as state_db:
+        chain = BlockValidator(state_db, config).chain
+        for _ in build_chain(
+            chain,
+            validators=validators,
+            accounts=accounts,
+            blocks=arguments.blocks,
+            transfers_per_block=arguments.transfers,
+        ):
+            pass
+        head = chain.head
+    print(
+        f"built {arguments.blocks} blocks with {arguments.transfers} transfers each "
+        f"in {time.perf_counter() - began:.1f} s",
+        flush=True,
+    )
+    return head.height, head.hash, head.state_root
+
+
+async def serve(directory: Path, genesis: Path) -> None:
+    """Serve a chain until stdin ends."""
+    with StateDB(directory, map_size=MAP_SIZE) as state_db:
+        node = P2PNode(config=settings(256))
+        node.attach_chain(BlockValidator(state_db, ChainConfig.load(genesis)).chain)
+        async with node:
+            say(port=node.listen_port)
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+async def sync(directory: Path, genesis: Path, ports: Sequence[int], batch: int) -> None:
+    """Sync from these ports; tell heights on the way and the result at the end."""
+    with StateDB(directory, map_size=MAP_SIZE) as state_db:
+        node = P2PNode(config=settings(batch))
+        manager = SyncManager(node, BlockValidator(state_db, ChainConfig.load(genesis)))
+        chain = manager.chain
+        say(start=chain.head.height, hash=chain.head.hash.hex())
+
+        async def report() -> None:
+            told = chain.head.height
+            while True:
+                await asyncio.sleep(REPORT_SECONDS)
+                if chain.head.height != told:
+                    told = chain.head.height
+                    say(height=told)
+
+        async with node, manager:
+            for port in ports:
+                await node.connect_peer("127.0.0.1", port)
+            reporting = asyncio.ensure_future(report())
+            result = await manager.sync()
+            reporting.cancel()
+            say(
+                done=result.height,
+                blocks=result.blocks,
+                transactions=result.transactions,
+                bytes=result.bytes_received,
+                seconds=result.seconds,
+                header_seconds=result.header_seconds,
+                headers=result.headers,
+                peers=len(node.peers),
+                hash=chain.head.hash.hex(),
+                state_root=chain.head.state_root.hex(),
+            )
+
+
+# --- what starts and ends them -------------------------------------------------------------
+
+
+def spawn(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(stream: IO[str] | None) -> Iterator[dict[str, Any]]:
+    assert stream is not None
+    for line in stream:
+        yield json.loads(line)
+
+
+@contextmanager
+def servers(directory: Path, count: int) -> Iterator[list[int]]:
+    """So many processes that serve copies of the source; their ports."""
+    processes = []
+    try:
+        for i in range(count):
+            copy = directory / f"peer-{i}"
+            shutil.copytree(directory / "source", copy)
+            processes.append(spawn("--serve", copy, "--genesis", directory / "genesis.json"))
+        yield [next(lines(process.stdout))["port"] for process in processes]
+    finally:
+        for process in processes:
+            process.communicate()  # the end of its stdin ends it
+
+
+def start_sync(directory: Path, name: str, ports: list[int], batch: int) -> subprocess.Popen[str]:
+    return spawn(
+        *("--sync", directory / name, "--genesis", directory / "genesis.json"),
+        *("--batch", batch, "--ports", *ports),
+    )
+
+
+def run_once(directory: Path, ports: list[int], batch: int) -> dict[str, Any]:
+    """One whole sync without disturbance; what it said at its end."""
+    with start_sync(directory, "fresh", ports, batch) as process:
+        *_, last = lines(process.stdout)
+        assert process.stdin is not None
+        process.stdin.close()
+    if "done" not in last:
+        raise SystemExit("the syncing process ended early")
+    return last
+
+
+def run_killed(
+    directory: Path, ports: list[int], batch: int, kills: int, blocks: int
+) -> dict[str, Any]:
+    """A sync that is killed `kills` times, each time some blocks further; what it said last."""
+    committed, step, chance = 0, blocks // (kills + 1), random.Random(kills)
+    for kill in range(kills + 1):
+        with start_sync(directory, "killed", ports, batch) as process:
+            said: dict[str, Any] = {}
+            target = chance.uniform(0.5, 1.5) * step
+            for said in lines(process.stdout):
+                if "start" in said:
+                    if said["start"] < committed:
+                        raise SystemExit(
+                            f"block {committed} was committed, {said['start']} is left"
+                        )
+                    start = committed = said["start"]
+                elif "height" in said:
+                    committed = said["height"]
+                    if kill < kills and committed - start >= target:
+                        time.sleep(chance.uniform(0, 0.01))
+                        process.send_signal(signal.SIGKILL)
+                        break
+            for said in lines(process.stdout):  # what it had said before it died
+                committed = max(committed, said.get("height", 0))
+        if kill < kills:
+            if process.returncode != -signal.SIGKILL:
+                raise SystemExit(f"it was done before kill {kill + 1}; use more blocks")
+            print(f"  kill {kill + 1}: at block {committed}", flush=True)
+    if "done" not in said:
+        raise SystemExit("the syncing process ended early")
+    return said
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--blocks", type=int, default=20_000)
+    parser.add_argument("--transfers", type=int, default=2, help="in each block")
+    parser.add_argument("--peers", type=int, default=3, help="serving processes")
+    parser.add_argument("--kills", type=int, default=0, help="SIGKILLs in the second run")
+    parser.add_argument("--batch", type=int, default=256, help="blocks per commit")
+    for role in ("--serve", "--sync", "--genesis"):
+        parser.add_argument(role, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--ports", type=int, nargs="*", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        return asyncio.run(serve(arguments.serve, arguments.genesis))
+    if arguments.sync:
+        work = sync(arguments.sync, arguments.genesis, arguments.ports, arguments.batch)
+        return asyncio.run(work)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        height, head, root = build(arguments, directory)
+        with servers(directory, arguments.peers) as ports:
+            results = {"one run": run_once(directory, ports, arguments.batch)}
+            if arguments.kills:
+                results[f"{arguments.kills} kills"] = run_killed(
+                    directory, ports, arguments.batch, arguments.kills, arguments.blocks
+                )
+    print(f"{backend.NAME} engines, {arguments.peers} peers in other processes")
+    for title, said in results.items():
+        seconds, header_seconds = said["seconds"], said["header_seconds"] or 1e-9
+        print(
+            f"{title}: {said['blocks']} blocks, {said['transactions']} transactions in "
+            f"{seconds:.2f} s: {said['headers'] / header_seconds:,.0f} headers/s, "
+            f"{said['blocks'] / seconds:,.0f} blocks/s, "
+            f"{said['transactions'] / seconds:,.0f} transactions/s, "
+            f"{said['bytes'] / 1e6:.1f} MB, {said['peers']} peers kept"
+        )
+        if (said["done"], said["hash"], said["state_root"]) != (height, head.hex(), root.hex()):
+            raise SystemExit(f"{title}: the synced chain is another one")
+    print("head and state root agree")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""The moving window and what is known of peers, apart from any network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from moderntensor.config import NodeConfig
+from moderntensor.network.messages import DisconnectCode
+from moderntensor.network.sync.sources import (
+    Capacity,
+    Kind,
+    Misbehaviour,
+    Patience,
+    Refused,
+    Source,
+    SourcePool,
+    Unanswered,
+)
+from moderntensor.network.sync.status import RATE_SPAN, Meter, Rate, SyncPhase, SyncStatus
+from moderntensor.network.sync.window import Attempt, Job, Unobtainable, Window
+from moderntensor.runtime import Runtime
+
+
+class StandInPeer:
+    """As much of a peer as the pool looks at."""
+
+    def __init__(self, name: str, height: int = 100) -> None:
+        self.address = name
+        self.best_height = height
+        self.best_hash = name.encode().ljust(32, b"\0")
+        self.code: DisconnectCode | None = None
+
+    def disconnect(self, code: DisconnectCode, reason: str) -> None:
+        self.code = code
+
+
+class StandInNode:
+    """As much of a node as the pool looks at."""
+
+    def __init__(self, *peers: StandInPeer) -> None:
+        self.peers = {peer.address: peer for peer in peers}
+        self.on_peer_connected: list[Callable[[StandInPeer], None]] = []
+        self.on_peer_disconnected: list[Callable[[StandInPeer], None]] = []
+
+
+def pool_of(*peers: StandInPeer, **changes: float) -> SourcePool:
+    runtime = Runtime(1)
+    config = NodeConfig(stall_timeout=0.02, stall_timeout_max=0.08).replace(**changes)
+    node = StandInNode(*peers)
+    pool = SourcePool(node, runtime, config, Meter(runtime, 0))  # type: ignore[arg-type]
+    pool.attach()
+    return pool
+
+
+class Numbered(Job):
+    """Delivers its number; how is said by `script`, called with (job, source)."""
+
+    kind = Kind.BODIES
+
+    def __init__(self, number: int, script: Callable[[Numbered, Source], str]) -> None:
+        super().__init__(number)
+        self.script = script
+
+    async def fetch(self, attempt: Attempt) -> None:
+        outcome = self.script(self, attempt.source)
+        if outcome == "refuse":
+            raise Refused
+        if outcome == "fail":
+            raise Unanswered
+        if outcome == "lie":
+            raise Misbehaviour(DisconnectCode.BAD_BLOCK, "a lie")
+        if outcome == "hang":
+            await asyncio.Event().wait()
+        attempt.source.delivered_at = asyncio.get_running_loop().time()
+        self.held_bytes = 10
+        self.done = True
+
+
+async def drain(
+    pool: SourcePool, jobs: int, script: Callable[[Numbered, Source], str], **bounds: int
+) -> list[int]:
+    window: Window[Numbered] = Window(
+        pool, Runtime(1), Kind.BODIES, bounds.get("most_jobs", 8), bounds.get("most_bytes", 10**9)
+    )
+    taken: list[int] = []
+
+    async def feed() -> None:
+        for number in range(jobs):
+            await window.submit(Numbered(number, script))
+        window.close()
+
+    async def take() -> None:
+        while (job := await window.take()) is not None:
+            taken.append(job.height)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(window.run())
+        group.create_task(feed())
+        group.create_task(take())
+    return taken
+
+
+async def test_jobs_leave_in_the_order_in_which_they_came() -> None:
+    pool = pool_of(StandInPeer("a"), StandInPeer("poor"))
+    turns = iter(["ok", "fail", "fail", "ok", "refuse"] * 100)
+
+    def script(job: Numbered, source: Source) -> str:
+        turn = next(turns)
+        return "fail" if turn == "refuse" and source.peer.address != "poor" else turn
+
+    assert await drain(pool, 50, script) == list(range(50))
+
+
+async def test_the_peers_limit_and_the_window_are_kept() -> None:
+    peers = StandInPeer("a"), StandInPeer("b")
+    pool = pool_of(*peers)
+    started: list[int] = []
+
+    def script(job: Numbered, source: Source) -> str:
+        started.append(job.height)
+        assert all(s.in_flight[Kind.BODIES] <= 4 for s in pool)
+        assert sum(s.in_flight[Kind.BODIES] for s in pool) <= 6
+        return "ok"
+
+    assert await drain(pool, 60, script, most_jobs=6) == list(range(60))
+    assert sorted(started) == list(range(60))
+    assert all(not any(s.in_flight) for s in pool)
+
+
+async def test_memory_is_bounded_but_the_first_job_always_runs() -> None:
+    pool = pool_of(StandInPeer("a"))
+    assert await drain(pool, 20, lambda job, source: "ok", most_bytes=1) == list(range(20))
+
+
+async def test_a_peer_that_hangs_is_overtaken_and_dropped() -> None:
+    quick, hanging = StandInPeer("quick"), StandInPeer("hanging")
+    pool = pool_of(quick, hanging)
+
+    def script(job: Numbered, source: Source) -> str:
+        return "hang" if source.peer is hanging else "ok"  # type: ignore[comparison-overlap]
+
+    assert await drain(pool, 20, script) == list(range(20))
+    assert (quick.code, hanging.code) == (None, DisconnectCode.TIMEOUT)
+
+
+async def test_a_liar_is_parted_from_and_its_work_given_to_others() -> None:
+    honest, liar = StandInPeer("honest"), StandInPeer("liar")
+    pool = pool_of(honest, liar)
+
+    def script(job: Numbered, source: Source) -> str:
+        return "lie" if source.peer is liar else "ok"  # type: ignore[comparison-overlap]
+
+    assert await drain(pool, 20, script) == list(range(20))
+    assert (honest.code, liar.code) == (None, DisconnectCode.BAD_BLOCK)
+
+
+async def test_what_every_peer_refuses_cannot_be_had() -> None:
+    pool = pool_of(StandInPeer("a"), StandInPeer("b"))
+    with pytest.raises(ExceptionGroup) as caught:
+        await drain(pool, 5, lambda job, source: "refuse" if job.height == 3 else "ok")
+    assert caught.group_contains(Unobtainable)
+
+
+async def test_claims_rests_and_dismissals_decide_whom_to_follow() -> None:
+    low, high = StandInPeer("low", 50), StandInPeer("high", 90)
+    pool = pool_of(low, high, follow_interval=0.05)
+    claim = pool.best_claim(0)
+    assert claim is not None
+    assert (claim.height, claim.hash, claim.source.peer) == (90, high.best_hash, high)
+    assert pool.best_claim(90) is None
+    pool.dismiss(claim.source)
+    second = pool.best_claim(0)
+    assert second is not None
+    assert second.height == pool.highest_claim() == 50
+    pool.rest(second.source, 0.05)
+    assert pool.best_claim(0) is None
+    assert pool.highest_claim() == 50  # it only rests
+    assert await pool.changed(lambda: pool.best_claim(60) is not None, 5)
+
+
+async def test_a_peer_that_keeps_none_of_its_claims_is_useless() -> None:
+    peer = StandInPeer("boaster")
+    pool = pool_of(peer)
+    source = next(iter(pool))
+    for _ in range(2):
+        pool.broke_claim(source)
+    assert peer.code is None
+    pool.broke_claim(source)
+    assert peer.code is DisconnectCode.USELESS
+    assert len(pool) == 0
+
+
+def test_a_request_grows_and_shrinks_with_what_a_peer_delivers() -> None:
+    capacity = Capacity()
+    assert capacity.size(192) == 192  # unknown: all that is allowed
+    for _ in range(20):
+        capacity.delivered(40, 1.0)
+    assert 38 <= capacity.size(192) <= 42
+    capacity.failed()
+    assert 19 <= capacity.size(192) <= 21
+    for _ in range(9):
+        capacity.failed()
+    assert capacity.size(192) == 16
+    assert capacity.size(8) == 8
+    for _ in range(20):
+        capacity.delivered(192, 0.001)
+    assert capacity.size(192) == 192
+
+
+def test_patience_doubles_within_bounds_and_comes_back() -> None:
+    patience = Patience(2.0, 64.0)
+    waits = []
+    for _ in range(7):
+        waits.append(patience.seconds)
+        patience.ran_out()
+    assert waits == [2, 4, 8, 16, 32, 64, 64]
+    for _ in range(50):
+        patience.served()
+    assert patience.seconds == 2.0
+
+
+def test_a_rate_forgets() -> None:
+    rate = Rate(100.0)
+    for i in range(50):
+        rate.add(10, 100.0 + i / 10)
+    assert rate.value(105.0) == pytest.approx(100, rel=0.05)
+    assert rate.value(105.0 + 2 * RATE_SPAN) == 0
+
+
+def status(**changes: object) -> SyncStatus:
+    fields: dict[str, object] = {
+        "phase": SyncPhase.BLOCKS,
+        "start_height": 100,
+        "header_height": 400,
+        "current_height": 200,
+        "target_height": 500,
+        "headers_per_second": 0.0,
+        "blocks_per_second": 50.0,
+        "transactions_per_second": 0.0,
+        "bytes_received": 0,
+        "peers": 1,
+        "waiting": None,
+    }
+    return SyncStatus(**(fields | changes))  # type: ignore[arg-type]
+
+
+def test_status_counts_the_time_to_go() -> None:
+    assert (status().progress, status().eta_seconds) == (0.25, 6.0)
+    assert status(blocks_per_second=0.0).eta_seconds is None
+    done = status(current_height=500)
+    assert (done.progress, done.eta_seconds) == (1.0, 0.0)
+    assert status(start_height=500, current_height=500).progress == 1.0
