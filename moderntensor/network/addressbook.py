@@ -50,6 +50,8 @@ class AddressBook:
         self._own_id = own_id
         self._entries: dict[tuple[str, int], KnownAddress] = {}
         self._own: set[tuple[str, int]] = set()
+        # Where the names of bootstrap nodes have led, so that what befalls the one counts for both.
+        self._aliases: dict[tuple[str, int], tuple[str, int]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -58,8 +60,9 @@ class AddressBook:
         return key in self._entries
 
     def get(self, host: str, port: int) -> KnownAddress | None:
-        """What is known of an address."""
-        return self._entries.get((host, port))
+        """What is known of an address, or of the name that has led there."""
+        key = (host, port)
+        return self._entries.get(key) or self._entries.get(self._aliases.get(key, key))
 
     # --- learning --------------------------------------------------------------------------
 
@@ -117,10 +120,12 @@ class AddressBook:
         self._own.add((host, port))
         self._entries.pop((host, port), None)
 
-    def succeeded(self, host: str, port: int, node_id: bytes) -> None:
-        """A handshake with the node at this address has succeeded."""
+    def succeeded(self, host: str, port: int, node_id: bytes, ip: str) -> None:
+        """A handshake with the node at this address, or name that led to `ip`, has succeeded."""
         entry = self._entries.get((host, port))
         if entry is not None:
+            if entry.bootstrap and ip != host:
+                self._aliases[ip, port] = (host, port)
             entry.node_id, entry.failures = node_id, 0
             entry.met = entry.tried = True
             entry.last_seen = int(self._runtime.wall_time())
@@ -142,13 +147,13 @@ class AddressBook:
 
     def parted(self, host: str, port: int) -> None:
         """The node at this address is no longer connected: give it a while."""
-        entry = self._entries.get((host, port))
+        entry = self.get(host, port)
         if entry is not None:
             entry.next_dial = max(entry.next_dial, self._after(self._first_delay(entry)))
 
     def postpone(self, host: str, port: int, seconds: float) -> None:
         """Do not dial this address for some time."""
-        entry = self._entries.get((host, port))
+        entry = self.get(host, port)
         if entry is not None:
             entry.next_dial = max(entry.next_dial, self._runtime.loop_time() + seconds)
 

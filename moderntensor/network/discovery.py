@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from ..errors import NetworkError
+from ..errors import HandshakeError, NetworkError
 from .addressbook import KnownAddress
 from .addresses import netgroup
 from .limits import DIAL_CONCURRENCY
 from .messages import GetPeersMessage, PeersMessage
 from .peer import Peer
-from .refusals import refusal_key
+from .refusals import PUNISHED, refusal_key
 
 if TYPE_CHECKING:
     from .p2p import P2PNode
@@ -122,8 +122,10 @@ class Discovery:
                 error,
             )
             node.book.failed(entry.host, entry.port)
+            if isinstance(error, HandshakeError) and error.code in PUNISHED:
+                node.book.postpone(entry.host, entry.port, node.config.refusal_time)
         else:
-            node.book.succeeded(entry.host, entry.port, peer.node_id)
+            node.book.succeeded(entry.host, entry.port, peer.node_id, peer.host_address)
         self.wake()
 
     # --- asking ----------------------------------------------------------------------------

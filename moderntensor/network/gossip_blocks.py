@@ -163,9 +163,10 @@ class BlockGossip:
         """NEW_BLOCK has come."""
         header = message.header
         block_hash = header.hash
-        peer.known_blocks.add(block_hash)
         chain = self._node.chain
-        if chain is None or not await self._is_news(chain, peer, block_hash, header.height):
+        if not peer.known_blocks.add(block_hash) or chain is None:
+            return  # a block that it has sent before, or had from us, is no news
+        if not await self._is_news(chain, peer, block_hash, header.height):
             return
         if not await self._node.runtime.run(header.verify_signature):
             raise ProtocolViolationError(
@@ -175,11 +176,11 @@ class BlockGossip:
 
     async def on_hashes(self, peer: Peer, message: NewBlockHashesMessage) -> None:
         """NEW_BLOCK_HASHES has come: fetch the highest; what is below it the sync will."""
-        peer.known_blocks.update(block_hash for block_hash, _ in message.hashes)
+        news = [item for item in message.hashes if peer.known_blocks.add(item[0])]
         chain = self._node.chain
-        if chain is None or not message.hashes:
+        if chain is None or not news:
             return
-        block_hash, height = max(message.hashes, key=lambda item: item[1])
+        block_hash, height = max(news, key=lambda item: item[1])
         if await self._is_news(chain, peer, block_hash, height):
             self._begin(peer, block_hash, None, None, height)
 

@@ -137,15 +137,28 @@ class TransactionGossip:
 
     async def on_news(self, peer: Peer, message: NewTransactionMessage) -> None:
         """NEW_TRANSACTION has come."""
-        txs = decode_transactions(message.transactions)
-        peer.known_transactions.update(tx.hash for tx in txs)
-        peer.known_transactions.update(message.announced)
+        known = peer.known_transactions
+        # What it has sent before, or had from us, is no news.
+        txs = [tx for tx in decode_transactions(message.transactions) if known.add(tx.hash)]
+        announced = [tx_hash for tx_hash in message.announced if known.add(tx_hash)]
         mempool = self._node.mempool
         if mempool is None:
             return
         if txs:
             await self._take_in(mempool, txs)
-        self._ask_for(peer, mempool, message.announced)
+        self._ask_for(peer, mempool, announced)
+
+    def welcome(self, peer: Peer) -> None:
+        """Announce what waits here to a peer that has just come, if it can judge it: one that is
+        behind would check it against an old state."""
+        chain, mempool = self._node.chain, self._node.mempool
+        if chain is None or mempool is None or peer.best_height < chain.head.height - 1:
+            return
+        hashes = mempool.hashes()[-MAX_ANNOUNCED_TRANSACTIONS:]
+        if hashes and peer.offer(
+            MessageCodec.encode(NewTransactionMessage(announced=tuple(hashes)))
+        ):
+            peer.known_transactions.update(hashes)
 
     async def _take_in(self, mempool: Mempool, txs: list[Transaction]) -> None:
         """Into the mempool, and on. Raises `ProtocolViolationError` for what no honest node

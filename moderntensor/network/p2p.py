@@ -335,6 +335,7 @@ class P2PNode:
         peer.announced = True
         logger.info("connected to %s (%s)", peer, peer.user_agent)
         self.discovery.peer_connected(peer)
+        self.gossip.transactions.welcome(peer)
         self._tell(self.on_peer_connected, peer)
 
     def peer_gone(self, peer: Peer) -> None:

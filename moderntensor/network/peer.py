@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from ..backend import framing
 from ..config import NodeConfig
@@ -16,6 +18,7 @@ from ..errors import (
     ProtocolViolationError,
 )
 from ..runtime import Runtime
+from ..wire import MESSAGES
 from .addresses import format_address
 from .budget import TokenBucket
 from .connection import WRITE_HIGH, Connection
@@ -53,6 +56,14 @@ logger = logging.getLogger(__name__)
 _KINDS = {int(kind): kind for kind in MessageType}
 _REQUESTS = tuple(kind for kind in MessageType if kind.name.startswith("GET_"))
 _NEWS = (MessageType.NEW_TRANSACTION, MessageType.NEW_BLOCK, MessageType.NEW_BLOCK_HASHES)
+# For the messages that come in floods: straight to the layout where no rule spans fields. That a
+# payload is within its cap the frame decoder has seen to.
+_DECODERS: dict[int, Callable[[bytes], Any]] = {
+    int(kind): MESSAGES[kind].LAYOUT.unpack
+    if MESSAGES[kind].fault is Message.fault
+    else partial(MessageCodec.decode_payload, kind)
+    for kind in MessageType
+}
 _REASON_LIMIT = 256  # the protocol: DISCONNECT.reason
 
 
@@ -322,10 +333,11 @@ class Peer:
             self._inbox.put(handlers, reply, len(frame.payload))
 
     def _on_news(self, frame: framing.Frame) -> None:
-        message = MessageCodec.decode_payload(frame.type, frame.payload)
-        handlers = self._handlers[frame.type]
+        kind, payload = frame.type, frame.payload
+        message = _DECODERS[kind](payload)
+        handlers = self._handlers[kind]
         if handlers:
-            self._inbox.put(handlers, message, len(frame.payload))
+            self._inbox.put(handlers, message, len(payload))
 
     # --- upkeep ----------------------------------------------------------------------------
 

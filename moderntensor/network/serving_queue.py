@@ -13,7 +13,7 @@ from ..wire import MESSAGES
 from .connection import WRITE_HIGH
 from .dispatch import Router
 from .limits import RETRY_BUSY_MS, UNREAD_BUSY_REPLIES
-from .messages import DisconnectCode, Reply, Request, Status
+from .messages import DisconnectCode, MessageCodec, Reply, Request, Status
 from .tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ class ServingQueue:
             while self._queue:
                 request = self._queue.popleft()
                 try:
-                    reply = await self._reply_to(request)
-                    peer.send(reply)
+                    peer.send_frame(await self._reply_to(request))
                     await peer.connection.drained()
                 except ProtocolViolationError as error:
                     peer.disconnect(DisconnectCode(error.code), error.reason)
@@ -107,13 +106,13 @@ class ServingQueue:
                     self._in_flight[request.TYPE] -= 1
             await self._wake.wait()
 
-    async def _reply_to(self, request: Request) -> Reply:
+    async def _reply_to(self, request: Request) -> bytes:
         try:
-            return await self._router.answer(self._peer, request)
+            return MessageCodec.encode(await self._router.answer(self._peer, request))
         except NetworkError:
             raise
         except Exception:  # our own fault (a store that fails, a user's handler)
             self._peer.log(
                 logging.ERROR, "%s could not be answered", request.TYPE.name, exc_info=True
             )
-            return refusal(request, Status.BUSY, 4 * RETRY_BUSY_MS)
+            return MessageCodec.encode(refusal(request, Status.BUSY, 4 * RETRY_BUSY_MS))

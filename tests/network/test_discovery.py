@@ -320,3 +320,12 @@ def test_refusals_end_and_are_bounded() -> None:
 def test_a_refusal_falls_on_a_public_address_as_a_whole() -> None:
     assert refusal_key("8.8.8.8", 1) == refusal_key("8.8.8.8", 2)
     assert refusal_key(LOOPBACK, 1) != refusal_key(LOOPBACK, 2)
+
+
+def test_a_name_and_where_it_led_share_their_fate() -> None:
+    addresses, clock = book()
+    entry = addresses.add_bootstrap("boot.example", 1)
+    addresses.succeeded("boot.example", 1, b"x" * 32, "8.8.8.8")
+    addresses.postpone("8.8.8.8", 1, 600.0)
+    assert entry.next_dial == clock.now + 600.0
+    assert addresses.get("8.8.8.8", 1) is entry

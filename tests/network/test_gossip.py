@@ -479,3 +479,31 @@ def test_what_is_known_is_bounded() -> None:
     assert b"d" in known
     known.discard(b"d")
     assert known.add(b"d")
+
+
+async def test_a_newcomer_hears_of_what_waits_unless_it_is_behind() -> None:
+    async with chain_node() as node:
+        tx = transfer()
+        pool_of(node).add(tx)
+        async with await RawPeer.meet(node, best_height=START) as raw:
+            assert (await _next(raw, NewTransactionMessage)).announced == (tx.hash,)
+        async with await RawPeer.meet(node, best_height=0) as raw:
+            raw.send(PingMessage(nonce=4))
+            assert (await _next(raw, PongMessage)).nonce == 4
+
+
+async def test_what_a_peer_repeats_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with alone() as (node, raw):
+        judged: list[bytes] = []
+        add = Mempool.add
+
+        def counted(mempool: Mempool, tx: Transaction) -> bool:
+            judged.append(tx.hash)
+            return add(mempool, tx)
+
+        monkeypatch.setattr(Mempool, "add", counted)
+        far = transfer(3, nonce=5000)
+        raw.send(*[NewTransactionMessage(transactions=(far.encode(),))] * 50)
+        raw.send(NewTransactionMessage(transactions=(transfer().encode(),)))
+        await until(lambda: transfer().hash in pool_of(node))
+        assert judged == [far.hash, transfer().hash]

@@ -511,3 +511,16 @@ async def test_a_goodbye_is_understood() -> None:
         assert await raw.read_any() is None
         assert (peer.drop_code, peer.dropped_by_us) == (DisconnectCode.EVICTED, False)
         assert not node.peers
+
+
+async def test_an_answer_that_cannot_be_sent_is_our_fault_and_said_as_busy() -> None:
+    async with met() as (node, _, raw):
+
+        async def broken(_: Peer, message: GetBlocksMessage) -> BlocksMessage:
+            return BlocksMessage(request_id=message.request_id, retry_ms=-1)
+
+        node.register_handler(MessageType.GET_BLOCKS, broken)
+        for number in (1, 2):
+            raw.send(GetBlocksMessage(request_id=number, start_height=1, end_height=2))
+            reply = await raw.read(BlocksMessage)
+            assert (reply.request_id, reply.status) == (number, Status.BUSY)
