@@ -40,7 +40,11 @@ REPORT_SECONDS = 0.005  # how often a syncing process tells its height
 
 def settings(batch: int) -> NodeConfig:
     return NodeConfig(
-        listen_host="127.0.0.1", listen_port=0, discovery=False, apply_batch_blocks=batch
+        listen_host="127.0.0.1",
+        listen_port=0,
+        discovery=False,
+        apply_batch_blocks=batch,
+        blocks_per_request=min(128, batch),
     )
 
 
@@ -181,7 +185,7 @@ def run_killed(
     for kill in range(kills + 1):
         with start_sync(directory, "killed", ports, batch) as process:
             said: dict[str, Any] = {}
-            target = chance.uniform(0.5, 1.5) * step
+            target = chance.uniform(0.2, 0.9) * step
             for said in lines(process.stdout):
                 if "start" in said:
                     if said["start"] < committed:

@@ -22,10 +22,11 @@ from helpers.sync_nodes import (
 
 from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.chain import Blockchain
+from moderntensor.blockchain.lookup import HeaderBatch
 from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.validation import BlockValidator
 from moderntensor.errors import SyncError
-from moderntensor.network.messages import MessageType
+from moderntensor.network.messages import DisconnectCode, MessageType
 from moderntensor.network.sync import SyncPhase
 
 BLOCKS = 700  # some ranges of 192 headers and a rest
@@ -223,6 +224,57 @@ async def test_stopping_ends_a_running_sync(source: Blockchain) -> None:
         with pytest.raises(SyncError, match="stopped"):
             await run
         assert sync.status.phase is SyncPhase.IDLE
+
+
+async def test_a_head_that_moves_meanwhile_is_reached() -> None:
+    source = grown(400, 1)
+    async with serving(source) as server, syncing() as sync:
+        await connect(sync, server)
+
+        def on_block(block: Block) -> None:
+            if block.height == 100:
+                extend(source, 300, 1)
+
+        sync.on_block_synced = on_block
+        await sync.sync()
+        assert sync.chain.head.height >= 400
+        await until(lambda: sync.chain.head == source.head)
+
+
+def add_headers(chain: Blockchain, source: Blockchain, start: int) -> None:
+    """Make the headers of `source` from `start` on pending."""
+    count = source.head.height - start + 1
+    chain.add_headers(HeaderBatch(source.headers_range(start, count)))
+
+
+@pytest.mark.parametrize("ahead", [5, 50], ids=["shorter", "longer"])
+async def test_headers_left_from_a_chain_that_nobody_has_are_given_up(ahead: int) -> None:
+    source, gone = grown(100, 1), grown(80, 1)
+    extend(gone, 20 + ahead, 2)
+    extend(source, 20)
+    async with serving(source) as server, syncing() as sync:
+        add_headers(sync.chain, gone, 1)
+        assert sync.chain.header_head.height == 100 + ahead
+        await connect(sync, server)
+        await sync.sync()
+        assert sync.chain.head == sync.chain.header_head == source.head
+
+
+async def test_a_chain_that_forks_off_too_deep_is_not_followed() -> None:
+    ours, theirs = grown(20, 1), grown(20, 1)
+    extend(ours, 150)
+    extend(theirs, 200, 1)
+    validator = new_validator()
+    async with serving(ours) as near, serving(theirs) as far, syncing(validator) as sync:
+        await connect(sync, near)
+        await sync.sync()
+        codes: list[int | None] = []
+        far.on_peer_disconnected.append(lambda peer: codes.append(peer.drop_code))
+        await connect(sync, far)
+        await sync.sync()
+        assert sync.chain.head == ours.head
+        await until(lambda: codes)
+        assert codes == [DisconnectCode.USELESS]
 
 
 async def test_when_all_peers_leave_it_waits_for_new_ones(source: Blockchain) -> None:

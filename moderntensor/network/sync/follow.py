@@ -68,6 +68,7 @@ class Follower:
         """Listen to the node and follow until `stop`."""
         self._node.on_new_block = self._announced
         self._task = asyncio.create_task(self._follow(), name="sync-follow")
+        self._task.add_done_callback(_log_failure)
 
     async def wait(self) -> None:
         """Until `stop`. Raises what else ended it: a fault of the store, or of this code."""
@@ -82,8 +83,6 @@ class Follower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-            if not self._task.cancelled() and (error := self._task.exception()) is not None:
-                log.error("following had ended: %s", error)
 
     def interrupt(self) -> None:
         """Give way: end a catching up that nobody asked for."""
@@ -95,6 +94,7 @@ class Follower:
     async def _announced(self, block: Block, peer: Peer) -> None:
         """The node's hook: only note it, so that the peer's other messages are not held up."""
         peer.claims(block.height, block.hash)
+        self._pool.notify()
         if self._manager.syncing:
             return  # its target is looked at again and again
         self._waiting.append(Announced(block, peer))
@@ -197,6 +197,7 @@ class Follower:
         if far:
             self._meter.reset(before.height)
             self._meter.phase = SyncPhase.HEADERS
+        self._meter.touch()
         self._catching = asyncio.create_task(self._manager.run_pipeline(None), name="catch-up")
         try:
             await asyncio.wait([self._catching])
@@ -209,3 +210,8 @@ class Follower:
         if task.cancelled():
             return
         task.result()
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("following has ended: %s", error, exc_info=error)

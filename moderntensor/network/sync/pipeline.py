@@ -67,7 +67,6 @@ class Pipeline:
         """End the run when neither header nor body nor block came for too long."""
         changed = asyncio.Event()
         self._pool.watch(changed)
-        self._meter.touch()
         try:
             while True:
                 left = self._meter.progressed + self._give_up - self._runtime.loop_time()

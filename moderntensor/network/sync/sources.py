@@ -340,6 +340,10 @@ class SourcePool:
         source.capacity[kind].delivered(items, seconds)
         self._meter.received(size)
 
+    def progressed(self) -> None:
+        """What peers sent was found good and wanted."""
+        self._meter.touch()
+
     def rest(self, source: Source, seconds: float) -> None:
         """Ask this peer nothing for a while; others are looked for at once."""
         source.rests_until = self.now() + min(seconds, MAX_REST_SECONDS)

@@ -151,9 +151,8 @@ class Meter:
         self.waiting = None
 
     def received(self, size: int) -> None:
-        """Useful bytes arrived."""
+        """Bytes of headers and bodies arrived."""
         self.bytes_received += size
-        self.touch()
 
     def headers_stored(self, count: int, height: int) -> None:
         """`count` checked headers up to `height` are in the store."""

@@ -218,6 +218,7 @@ class Window(Generic[J]):
             self._finished(job)
 
     def _finished(self, job: J) -> None:
+        self._pool.progressed()
         self._job_bytes += (job.held_bytes - self._job_bytes) * 0.2
         if not job.attempts:
             self._pool.patience.served()
