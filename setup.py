@@ -22,6 +22,7 @@ C_SOURCES = {
     "layout": [],
     "headers": ["ext/sha256.c"],
     "merkle": ["ext/sha256.c"],
+    "signatures": [],
 }
 
 

@@ -15,6 +15,7 @@ class Engines:
     layout: ModuleType
     headers: ModuleType
     merkle: ModuleType
+    signatures: ModuleType
 
     def __init__(self, name: str) -> None:
         self.name = name

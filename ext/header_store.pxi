@@ -44,6 +44,17 @@ cdef size_t header_end(const uint8_t *data, size_t size, size_t at) noexcept nog
     return at + MIN_SIZE + extra
 
 
+cdef void sign_digest(
+    const uint8_t *header, const uint8_t *tag, size_t tag_size, uint8_t *out
+) noexcept nogil:
+    # What the signature of a header signs, 32 bytes.
+    cdef mt_sha256_ctx ctx
+    mt_sha256_init(&ctx)
+    mt_sha256_update(&ctx, tag, tag_size)
+    mt_sha256_update(&ctx, header, FIXED + <size_t>header[EXTRA_SIZE_AT])
+    mt_sha256_final(&ctx, out)
+
+
 cdef malformed(const uint8_t *data, size_t size, size_t at, size_t i):
     # The error for a header of which header_end says 0.
     cdef size_t left = size - at

@@ -8,7 +8,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from moderntensor.errors import DecodeError, EncodeError, HeaderChainError
 
@@ -44,6 +44,7 @@ cdef enum:
     EXTRA_SIZE_AT = 196
     FIXED = 197
     SIGNATURE = 64
+    ITEM = 128  # validator, signing hash, signature
     MIN_SIZE = 261
     MAX_EXTRA = 32
     MAX_ENCODED = 65535  # what the count of a list16 can say
@@ -53,6 +54,8 @@ cdef enum:
 
 cdef uint64_t U64_TOP = 0xFFFFFFFFFFFFFFFF
 cdef bytes SIGNING_TAG = b"moderntensor/header/1"
+cdef const uint8_t *TAG = <const uint8_t *>PyBytes_AS_STRING(SIGNING_TAG)
+cdef size_t TAG_SIZE = <size_t>PyBytes_GET_SIZE(SIGNING_TAG)
 
 
 cdef need_bytes(data):
@@ -279,21 +282,35 @@ cdef class HeaderBatch:
 
     def signing_hash(self, i):
         """What the signature of header `i` signs, 32 bytes."""
-        cdef const uint8_t *header = self.header_at(i)
-        cdef mt_sha256_ctx ctx
         cdef uint8_t out[32]
-        mt_sha256_init(&ctx)
-        mt_sha256_update(
-            &ctx, <const uint8_t *>PyBytes_AS_STRING(SIGNING_TAG),
-            <size_t>PyBytes_GET_SIZE(SIGNING_TAG))
-        mt_sha256_update(&ctx, header, FIXED + <size_t>header[EXTRA_SIZE_AT])
-        mt_sha256_final(&ctx, out)
+        sign_digest(self.header_at(i), TAG, TAG_SIZE, out)
         return PyBytes_FromStringAndSize(<char *>out, 32)
 
     def signature(self, i):
         """The signature of header `i`, 64 bytes."""
         cdef size_t end = self.all.offsets[self.at(i) + 1]
         return PyBytes_FromStringAndSize(<const char *>self.all.base + end - SIGNATURE, SIGNATURE)
+
+    def signature_items(self, start=0, stop=None):
+        """What the signatures of headers `start` … `stop` - 1 are checked by, as in a slice.
+
+        128 bytes each, for `signatures.verify_many`: validator ‖ signing hash ‖ signature.
+        """
+        cdef HeaderBatch part = self[start:stop]
+        cdef size_t at
+        cdef const uint8_t *header
+        cdef bytes items = PyBytes_FromStringAndSize(
+            NULL, <Py_ssize_t>(ITEM * (part.stop - part.start)))
+        cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(items)
+        with nogil:
+            for at in range(part.start, part.stop):
+                header = part.all.base + part.all.offsets[at]
+                memcpy(out, header + VALIDATOR_AT, 32)
+                sign_digest(header, TAG, TAG_SIZE, out + 32)
+                memcpy(
+                    out + 64, part.all.base + part.all.offsets[at + 1] - SIGNATURE, SIGNATURE)
+                out += ITEM
+        return items
 
     def height(self, i):
         """The height of header `i`."""

@@ -12,7 +12,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Final
 
-__all__ = ["NAME", "framing", "headers", "layout", "merkle"]
+__all__ = ["NAME", "framing", "headers", "layout", "merkle", "signatures"]
 
 
 def _wants_pure() -> bool:
@@ -24,10 +24,10 @@ def _wants_pure() -> bool:
 NAME: Final[str] = "pure" if _wants_pure() else "compiled"
 
 if TYPE_CHECKING or NAME == "pure":
-    from ._pure import framing, headers, layout, merkle
+    from ._pure import framing, headers, layout, merkle, signatures
 else:
     try:
-        from ._ext import framing, headers, layout, merkle  # type: ignore[no-redef]
+        from ._ext import framing, headers, layout, merkle, signatures  # type: ignore[no-redef]
     except ImportError as error:
         raise ImportError(
             "the compiled engines of moderntensor are missing "

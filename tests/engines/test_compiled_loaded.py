@@ -8,7 +8,7 @@ from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 
 import pytest
 
-ENGINES = ("framing", "layout", "headers", "merkle")
+ENGINES = ("framing", "layout", "headers", "merkle", "signatures")
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -61,6 +61,27 @@ def test_every_field_of_every_header(headers: ModuleType) -> None:
                 assert getattr(batch, field)(i) == getattr(item, field), field
 
 
+def test_what_signatures_are_checked_by(headers: ModuleType) -> None:
+    items = [
+        replace(header, extra_data=b"x" * (n % 33), signature=bytes([n]) * 64)
+        for n, header in enumerate(chain(40, validators=VALIDATORS))
+    ]
+    batch = batch_of(headers, items)
+    packed = [
+        item.validator + sha256(b"moderntensor/header/1" + item.unsigned).digest() + item.signature
+        for item in items
+    ]
+    assert batch.signature_items() == b"".join(packed)
+    assert batch[3:30].signature_items() == b"".join(packed[3:30])
+    for start, stop in ((0, 7), (5, 40), (5, None), (38, 99), (-3, None), (7, 7), (9, 2), (50, 60)):
+        assert batch.signature_items(start, stop) == b"".join(packed[start:stop])
+        part = batch[10:]
+        assert part.signature_items(start, stop) == b"".join(packed[10:][start:stop])
+    assert batch_of(headers, []).signature_items() == b""
+    with pytest.raises(TypeError):
+        batch.signature_items("0")
+
+
 def test_slices_share_what_is_known(headers: ModuleType) -> None:
     items = chain(20)
     batch = batch_of(headers, items)

@@ -80,7 +80,7 @@ def everything(batch: Any) -> list[Any]:
         "previous_hash", "state_root", "txs_root", "receipts_root", "gas_used", "gas_limit",
     )  # fmt: skip
     rows = [[getattr(batch, name)(i) for name in names] for i in range(len(batch))]
-    return [len(batch), batch.encode(), batch.hashes(), rows]
+    return [len(batch), batch.encode(), batch.hashes(), rows, batch.signature_items()]
 
 
 def read(module: ModuleType, data: bytes) -> list[Any]:
