@@ -36,9 +36,9 @@ from .lookup import (
     pending_span,
 )
 from .opening import open_chain
-from .prepared import PreparedBody, body_of_block, decode_body, prepare_body
+from .prepared import PreparedBody, body_of_block, prepare_bodies
 from .rules import verify_header_signatures
-from .transaction import Transaction
+from .transaction import Transaction, identify
 
 __all__ = ["AppliedBatch", "Blockchain", "ChainHead", "HeadChanged", "ImportResult"]
 
@@ -152,7 +152,7 @@ class Blockchain(ChainReader):
 
         `start_height` must be where the pending headers begin. Where that is not above the head
         it is a reorganisation, and the bodies must reach beyond the head. Bodies may be raw, or
-        prepared on other threads (`prepare_body`), which spares this one most of the work.
+        prepared on other threads (`prepare_bodies`), which spares this one most of the work.
         `hashes`, if given, are the blocks that the caller means.
 
         StaleBodiesError, with nothing done, where the pending headers are others by now.
@@ -162,7 +162,8 @@ class Blockchain(ChainReader):
         """
         with self._lock:
             batch = self._pending_batch(start_height, len(bodies), hashes)
-            prepared = [decode_body(body) if isinstance(body, bytes) else body for body in bodies]
+            raw = iter(prepare_bodies(body for body in bodies if isinstance(body, bytes)))
+            prepared = [next(raw) if isinstance(body, bytes) else body for body in bodies]
             return self._advance(start_height - 1, batch, prepared, indexed=True)
 
     def import_block(self, block: Block) -> ImportResult:
@@ -207,7 +208,8 @@ class Blockchain(ChainReader):
                 side.add(write, height, block_hash, raw, body.raw)
             return ImportResult.SIDE
         branch = HeaderBatch.join([*(header for _, _, header in path.headers), raw])
-        bodies = [*(prepare_body(encoded) for encoded in below), body]
+        identify(block.transactions)
+        bodies = [*prepare_bodies(below), body]
         self._advance(path.fork, branch, bodies, indexed=False)
         return ImportResult.APPLIED
 

@@ -2,56 +2,51 @@
 
 The curve is secp256k1. Headers carry BIP-340 Schnorr signatures under 32-byte x-only keys;
 transactions carry recoverable ECDSA signatures, so that their sender need not be sent. The
-functions below call libsecp256k1 through cffi without layers in between, and it releases the
-GIL while it computes: signatures are checked on as many threads as there are cores.
+functions below call libsecp256k1 through cffi without layers in between. Each call releases the
+GIL and has to get it back, which beside a busy thread takes longer than the signature: whoever
+has several uses `verify_signatures` and `recover_addresses`, which release it once for all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-import stat
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from btclib_libsecp256k1 import ffi, lib
 from btclib_libsecp256k1.context import ctx
 from Crypto.Hash import keccak
 
-from ..errors import ConfigError, CryptoError
+from ..backend import signatures
+from ..errors import CryptoError
 from ..runtime import Runtime
 
 __all__ = [
     "CURVE_ORDER",
     "HALF_ORDER",
-    "KEY_FORMAT",
     "KeyPair",
     "address_of",
     "keccak256",
-    "load_key",
+    "recover_addresses",
     "recover_public_key",
-    "save_key",
     "sha256",
     "validator_address",
     "verify_signature",
+    "verify_signatures",
 ]
 
 CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 HALF_ORDER: Final = CURVE_ORDER // 2
-KEY_FORMAT: Final = "moderntensor/key/1"
 
 # Parsed keys save the square root of each verification. Two generations of this many: enough
 # for any set of validators, and some 1.5 MiB however many keys an open network brings.
 PARSED_KEYS_PER_GENERATION: Final = 2048
-# A key file is one small JSON object; whatever is longer is something else.
-KEY_FILE_CAP: Final = 4096
+# Senders recur, and a Keccak through its binding costs nearly as much as a recovery: about 5 MiB
+# of addresses by key.
+CACHED_ADDRESSES: Final = 16_384
 
-_NONBLOCK: Final = getattr(os, "O_NONBLOCK", 0)
 _UNCOMPRESSED: Final = 2  # SECP256K1_EC_UNCOMPRESSED
 _HALF_ORDER_BYTES: Final = HALF_ORDER.to_bytes(32, "big")
 
@@ -194,6 +189,90 @@ def validator_address(public_key: bytes) -> bytes:
     return address_of(_serialize(scratch, scratch.public_key))
 
 
+# --- many at once --------------------------------------------------------------------------
+
+
+class _Curve(NamedTuple):
+    """The curve library as `backend.signatures` takes it: addresses of functions for one twin,
+    callables for the other."""
+
+    context: int
+    xonly_pubkey_parse: int
+    schnorrsig_verify: int
+    recoverable_signature_parse_compact: int
+    ecdsa_recover: int
+    ec_pubkey_serialize: int
+    verify_signature: Callable[[bytes, bytes, bytes], bool]
+    recover_public_key: Callable[[bytes, int, bytes, bytes], bytes]
+
+
+def _address(name: str, arguments: str) -> int:
+    """Where a function of the library is. CryptoError unless it is the one that we call."""
+    function = ffi.addressof(lib, name)
+    if ffi.typeof(function) is not ffi.typeof(f"int(*)(const secp256k1_context *, {arguments})"):
+        raise CryptoError(f"the curve library's {name} is {ffi.typeof(function).cname}")
+    return int(ffi.cast("uintptr_t", function))
+
+
+def _curve() -> _Curve:
+    for struct, size in signatures.STRUCT_SIZES.items():
+        if ffi.sizeof(struct) != size:
+            raise CryptoError(
+                f"the curve library's {struct} has {ffi.sizeof(struct)} bytes, not {size}"
+            )
+    data = "const unsigned char *"
+    return _Curve(
+        int(ffi.cast("uintptr_t", ctx)),
+        _address("secp256k1_xonly_pubkey_parse", f"secp256k1_xonly_pubkey *, {data}"),
+        _address(
+            "secp256k1_schnorrsig_verify",
+            f"{data}, {data}, size_t, const secp256k1_xonly_pubkey *",
+        ),
+        _address(
+            "secp256k1_ecdsa_recoverable_signature_parse_compact",
+            f"secp256k1_ecdsa_recoverable_signature *, {data}, int",
+        ),
+        _address(
+            "secp256k1_ecdsa_recover",
+            f"secp256k1_pubkey *, const secp256k1_ecdsa_recoverable_signature *, {data}",
+        ),
+        _address(
+            "secp256k1_ec_pubkey_serialize",
+            "unsigned char *, size_t *, const secp256k1_pubkey *, unsigned int",
+        ),
+        verify_signature,
+        recover_public_key,
+    )
+
+
+# The binding's module keeps the library and the context for as long as there is a process.
+CURVE: Final = _curve()
+
+_cached_address: Final = lru_cache(CACHED_ADDRESSES)(address_of)
+
+
+def verify_signatures(items: bytes) -> int | None:
+    """The index of the first bad one of many BIP-340 signatures, None if all are good.
+
+    `items` has 128 bytes for each: x-only key 32 ‖ message 32 ‖ signature 64; DecodeError if it
+    is no whole number of them. The GIL is released once, for some 40 µs per item: threads that
+    share a run of signatures each take a slice.
+    """
+    return signatures.verify_many(CURVE, items)
+
+
+def recover_addresses(items: bytes) -> list[bytes | None]:
+    """The 20-byte addresses of those who made recoverable signatures.
+
+    `items` has 97 bytes for each: message 32 ‖ v 1 ‖ r 32 ‖ s 32; DecodeError if it is no whole
+    number of them. None where `recover_public_key` raises. The GIL is released as above.
+    """
+    return [
+        None if key is None else _cached_address(key)
+        for key in signatures.recover_many(CURVE, items)
+    ]
+
+
 # --- keys ----------------------------------------------------------------------------------
 
 
@@ -293,95 +372,3 @@ class KeyPair:
 
     def __repr__(self) -> str:
         return f"<KeyPair address=0x{self.address.hex()}>"  # never the secret
-
-
-# --- key files -----------------------------------------------------------------------------
-
-
-def save_key(path: str | os.PathLike[str], key: KeyPair) -> None:
-    """Write `key` to a new file that only its owner may read (mode 0600).
-
-    ConfigError naming the file if it exists (a key is never overwritten) or cannot be written.
-    """
-    document = {
-        "format": KEY_FORMAT,
-        "address": "0x" + key.address.hex(),
-        "public_key": key.public_key.hex(),
-        "secret": key.secret.hex(),
-    }
-    target = Path(path)
-    try:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise ConfigError(f"key file {target}: exists and is not overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"key file {target}: {error.strerror or error}") from error
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        target.unlink(missing_ok=True)  # half a key is worse than none
-        raise ConfigError(f"key file {target}: {error.strerror or error}") from error
-
-
-def load_key(path: str | os.PathLike[str]) -> KeyPair:
-    """Read a key file: the JSON that `save_key` writes, or the secret as 64 hex digits.
-
-    ConfigError naming the file if it cannot be read, is readable by its group or by others, or
-    does not hold a key.
-    """
-    target = Path(path)
-    try:
-        # Without O_NONBLOCK a named pipe would be waited for.
-        with os.fdopen(os.open(target, os.O_RDONLY | _NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"key file {target}: not a regular file")
-            if os.name == "posix" and status.st_mode & 0o077:
-                raise ConfigError(
-                    f"key file {target}: others may read it (mode {status.st_mode & 0o777:04o}); "
-                    f"make it private with `chmod 600 {target}`"
-                )
-            data = file.read(KEY_FILE_CAP + 1)
-    except OSError as error:
-        raise ConfigError(f"key file {target}: {error.strerror or error}") from error
-    if len(data) > KEY_FILE_CAP:
-        raise ConfigError(f"key file {target}: over {KEY_FILE_CAP} bytes long")
-    try:
-        return _parse_key(data)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError, JSONDecodeError too
-        raise ConfigError(f"key file {target}: {_without_content(error)}") from None
-
-
-def _parse_key(data: bytes) -> KeyPair:
-    text = data.decode("ascii").strip()
-    if not text.startswith("{"):
-        return KeyPair(_secret_from_hex(text))
-    document = json.loads(text)
-    if document.get("format") != KEY_FORMAT:
-        raise ConfigError(f"format is not {KEY_FORMAT!r}")
-    key = KeyPair(_secret_from_hex(document.get("secret")))
-    for name, value in (("public_key", key.public_key), ("address", key.address)):
-        claimed = document.get(name)
-        if claimed is not None and claimed not in (value.hex(), "0x" + value.hex()):
-            raise ConfigError(f"{name} is not the one of its secret")
-    return key
-
-
-def _secret_from_hex(text: object) -> bytes:
-    if isinstance(text, str):
-        digits = text.removeprefix("0x")
-        if len(digits) == 64:
-            with contextlib.suppress(ValueError):
-                return bytes.fromhex(digits)
-    raise ConfigError("secret is not 64 hex digits")
-
-
-def _without_content(error: Exception) -> str:
-    """What is wrong, for a message that must not quote a secret."""
-    if isinstance(error, (ConfigError, CryptoError)):
-        return str(error)
-    return "neither JSON nor hex digits"

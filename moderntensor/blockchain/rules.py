@@ -11,7 +11,7 @@ from typing import Final
 from ..backend import headers
 from ..errors import CryptoError, InvalidTransactionError
 from .block import ZERO_HASH
-from .crypto import verify_signature
+from .crypto import verify_signatures
 from .transaction import Transaction
 
 __all__ = [
@@ -66,13 +66,11 @@ def verify_header_signatures(
 ) -> int | None:
     """Check the signatures of headers `start` to `stop` (exclusive; None: the end).
 
-    Returns the index of the first bad one, or None if all are good. The GIL is released during
-    each check, so slices of one batch may be checked on several threads.
+    Returns the index of the first bad one, or None if all are good. The GIL is released once
+    for all of them, so slices of one batch may be checked on several threads.
     """
-    for i in range(start, len(batch) if stop is None else stop):
-        if not verify_signature(batch.validator(i), batch.signing_hash(i), batch.signature(i)):
-            return i
-    return None
+    bad = verify_signatures(batch.signature_items(start, stop))
+    return None if bad is None else start + bad
 
 
 def check_transaction(transaction: Transaction, chain_id: int, gas_limit: int) -> bytes:

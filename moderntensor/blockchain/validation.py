@@ -10,7 +10,7 @@ from .block import Block, BlockHeader
 from .chain import Blockchain
 from .genesis import ChainConfig
 from .lookup import HeaderBatch, one
-from .prepared import PreparedBody, prepare_body
+from .prepared import PreparedBody, prepare_bodies, prepare_body
 from .rules import (
     BLOCK_RULES,
     HEADER_RULES,
@@ -29,6 +29,7 @@ __all__ = [
     "HeaderBatch",
     "PreparedBody",
     "check_transaction",
+    "prepare_bodies",
     "prepare_body",
     "verify_header_signatures",
 ]

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..blockchain.chain import Blockchain
-from ..blockchain.crypto import KeyPair, load_key, save_key, sha256
+from ..blockchain.crypto import KeyPair, sha256
 from ..blockchain.genesis import ChainConfig
+from ..blockchain.key_files import load_key, save_key
 from ..blockchain.tables import TABLES
 from ..errors import ConfigError
 from ..node import CHAIN_DIRECTORY

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..blockchain.crypto import KeyPair, load_key, save_key
+from ..blockchain.crypto import KeyPair
+from ..blockchain.key_files import load_key, save_key
 from ..runtime import Runtime
 from .output import console, key_value_table
 

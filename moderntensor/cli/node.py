@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from ..blockchain.crypto import load_key
 from ..blockchain.genesis import ChainConfig
+from ..blockchain.key_files import load_key
 from ..config import NodeConfig
 from ..errors import ConfigError
 from ..node import FullNode

@@ -32,7 +32,7 @@ from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.chain import Blockchain, HeadChanged
 from moderntensor.blockchain.invalid import InvalidBlocks
 from moderntensor.blockchain.lookup import HeaderBatch
-from moderntensor.blockchain.prepared import prepare_body, recover_senders
+from moderntensor.blockchain.prepared import prepare_bodies, prepare_body
 from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.workload import build_chain, demo_config, demo_keys
 from moderntensor.errors import (
@@ -122,7 +122,7 @@ def test_headers_wait_for_their_bodies(store: Store) -> None:
     assert done.head == chain.head
     assert chain.pending_span() == (13, 30)
     check_books(chain)
-    chain.apply_bodies(13, recover_senders(bodies_of(BLOCKS[12:])))
+    chain.apply_bodies(13, prepare_bodies(bodies_of(BLOCKS[12:])))
     assert chain.head.hash == chain.header_head.hash == TOP.hash
     assert chain.head.state_root == TOP.header.state_root
     check_books(chain)

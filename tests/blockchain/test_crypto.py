@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from moderntensor.backend import signatures
 from moderntensor.blockchain import crypto
 from moderntensor.blockchain.crypto import (
     CURVE_ORDER,
@@ -25,7 +26,7 @@ from moderntensor.blockchain.crypto import (
     validator_address,
     verify_signature,
 )
-from moderntensor.errors import CryptoError
+from moderntensor.errors import CryptoError, DecodeError
 from moderntensor.runtime import Runtime
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -246,6 +247,53 @@ def test_half_the_order_is_still_low() -> None:
     # s at the very edge: some key has this signature, and its number is admitted
     _, r, _ = KEY.sign_recoverable(MESSAGE)
     assert len(recover_public_key(MESSAGE, 0, r, HALF_ORDER.to_bytes(32, "big"))) == 64
+
+
+# --- many at once --------------------------------------------------------------------------
+
+
+def test_many_signatures_at_once() -> None:
+    messages = [sha256(bytes((n,))) for n in range(9)]
+    items = bytearray(b"".join(KEY.public_key + m + KEY.sign(m) for m in messages))
+    assert crypto.verify_signatures(bytes(items)) is None
+    items[128 * 6 + 40] ^= 1
+    assert crypto.verify_signatures(bytes(items)) == 6
+    with pytest.raises(DecodeError, match="verify_many: 130 bytes"):
+        crypto.verify_signatures(bytes(130))
+
+
+def test_many_addresses_at_once() -> None:
+    keys = [KeyPair.from_secret(bytes((n,)) * 32) for n in (1, 2, 3)] * 3
+    items = []
+    for n, key in enumerate(keys):
+        message = sha256(bytes((n,)))
+        v, r, s = key.sign_recoverable(message)
+        items.append(message + bytes((v,)) + r + s)
+    nobody = bytes(97)
+    found = crypto.recover_addresses(b"".join([*items[:4], nobody, *items[4:]]))
+    addresses: list[bytes | None] = [key.address for key in keys]
+    assert found == [*addresses[:4], None, *addresses[4:]]
+    with pytest.raises(DecodeError, match="recover_many: 98 bytes"):
+        crypto.recover_addresses(bytes(98))
+
+
+@pytest.mark.parametrize("struct", list(signatures.STRUCT_SIZES))
+def test_a_library_with_other_structs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, struct: str
+) -> None:
+    size = signatures.STRUCT_SIZES[struct]
+    monkeypatch.setitem(signatures.STRUCT_SIZES, struct, size + 1)
+    with pytest.raises(CryptoError, match=f"{struct} has {size} bytes, not {size + 1}"):
+        crypto._curve()
+
+
+def test_a_function_of_another_signature_is_refused() -> None:
+    # as secp256k1_schnorrsig_verify was before messages of any length
+    data = "const unsigned char *"
+    with pytest.raises(CryptoError, match="secp256k1_schnorrsig_verify is int"):
+        crypto._address(
+            "secp256k1_schnorrsig_verify", f"{data}, {data}, const secp256k1_xonly_pubkey *"
+        )
 
 
 # --- addresses and keys --------------------------------------------------------------------

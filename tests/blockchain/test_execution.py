@@ -23,7 +23,7 @@ from moderntensor.blockchain.block import EMPTY_BODY, Block, encode_body
 from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.crypto import CURVE_ORDER
 from moderntensor.blockchain.execution import MAX_NONCE, BlockExecution, Ledger
-from moderntensor.blockchain.prepared import decode_body, prepare_body, split_body
+from moderntensor.blockchain.prepared import decode_body, prepare_bodies, prepare_body, split_body
 from moderntensor.blockchain.rules import BLOCK_RULES, TRANSACTION_RULES
 from moderntensor.blockchain.state import Account
 from moderntensor.blockchain.transaction import Transaction, TransactionReceipt
@@ -327,3 +327,30 @@ def test_prepared_bodies_never_raise() -> None:
     unsigned = encode_body([sent().replace(r=b"\xff" * 32)])
     assert prepare_body(unsigned).fault is None
     assert decode_body(EMPTY_BODY).root == bytes(32)
+
+
+def test_bodies_prepared_together_are_as_if_alone() -> None:
+    one, nobody, two = sent(), sent().replace(r=b"\xff" * 32), sent(1, 2)
+    parts = [[one, nobody], [], [two]]
+    bodies = [encode_body(part) for part in parts]
+    prepared = prepare_bodies([*bodies[:2], b"no body", bodies[2]])
+    assert [body.root for body in prepared] == [
+        *(merkle.body_root(body)[0] for body in bodies[:2]), None, merkle.body_root(bodies[2])[0]
+    ]  # fmt: skip
+    assert prepared[1] is prepare_body(EMPTY_BODY)
+    found = [transaction for body in prepared for transaction in body.transactions]
+    assert found == [one, nobody, two]
+    for made, transaction in zip(found, (one, nobody, two), strict=True):
+        assert transaction.hash == made._hash  # known by now
+        if transaction is not nobody:
+            assert transaction.sender == made._sender
+    # What is nobody's is refused as if it had never been looked at.
+    texts = []
+    for transaction in (found[1], nobody):
+        ledger = Ledger(lambda _: Account(nonce=0, balance=10**20))
+        execution = BlockExecution(ledger, 1, 30_000_000, VALIDATORS[0].address)
+        with pytest.raises(InvalidTransactionError) as caught:
+            execution.execute(transaction)
+        texts.append((caught.value.rule, str(caught.value)))
+    assert texts[0] == texts[1]
+    assert texts[0][0] == "signature"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from moderntensor.blockchain.crypto import KEY_FILE_CAP, KeyPair, load_key, save_key
+from moderntensor.blockchain.crypto import KeyPair
+from moderntensor.blockchain.key_files import KEY_FILE_CAP, load_key, save_key
 from moderntensor.errors import ConfigError
 
 KEY = KeyPair.from_secret(b"\x2a" * 32)

@@ -14,6 +14,7 @@ from moderntensor.blockchain.transaction import (
     MIN_TRANSACTION_SIZE,
     Transaction,
     TransactionReceipt,
+    identify,
     intrinsic_gas,
 )
 from moderntensor.errors import CryptoError, DecodeError, EncodeError, InvalidTransactionError
@@ -51,6 +52,29 @@ def test_transactions_come_back_as_they_were(value: Transaction) -> None:
     assert Transaction.decode(encoded).hash == value.hash
     size = MIN_TRANSACTION_SIZE + len(value.data) + (0 if value.to is None else 20)
     assert len(encoded) == size
+
+
+@given(st.lists(transactions | st.builds(transfer, **unsigned), max_size=6))
+def test_many_are_identified_as_each_alone(values: list[Transaction]) -> None:
+    copies = [Transaction.decode(value.encode()) for value in values]
+    identify(copies)
+    for value, copy in zip(values, copies, strict=True):
+        assert copy._hash == value.hash
+        try:
+            sender = value.sender
+        except CryptoError as error:
+            with pytest.raises(CryptoError, match=str(error)):
+                _ = copy.sender
+        else:
+            assert copy._sender == sender
+
+
+def test_what_is_known_is_not_computed_again() -> None:
+    value = Transaction.decode(SIGNED.encode())
+    object.__setattr__(value, "_sender", b"known")
+    object.__setattr__(value, "_hash", b"too")
+    identify([value])
+    assert (value.sender, value.hash) == (b"known", b"too")
 
 
 @given(st.fixed_dictionaries(unsigned))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 from ...blockchain.chain_types import AppliedBatch
-from ...blockchain.prepared import EMPTY_BODY, PreparedBody, prepare_body, recover_senders
+from ...blockchain.prepared import EMPTY_BODY, PreparedBody, prepare_bodies, prepare_body
 from ...blockchain.rules import ZERO_HASH
 from ...errors import InvalidBlockError, StaleBodiesError
 from ...runtime import Runtime
@@ -18,10 +18,14 @@ from .settle import settled
 from .sources import Kind, Misbehaviour, Refused, SourcePool
 from .window import Attempt, Job, Window
 
-PREPARE_BYTES: Final = 64 * 1024  # of bodies per worker call: about 500 transfers, 25 ms
+# Bodies are shared out evenly among the workers, since each call waits for the GIL a few times;
+# between about 500 transfers, 25 ms, and what a stop would wait for.
+PREPARE_BYTES: Final = 64 * 1024
+PREPARE_BYTES_MOST: Final = 1024 * 1024
 HASHES_AHEAD: Final = 1024  # pending headers read from the store at a time
 BLOCKS_PER_JOB: Final = 512  # with their empty ones, which need no request
-APPLY_BYTES: Final = 8 * 1024 * 1024  # bodies per commit; with an idle machine, about a second
+APPLY_BYTES: Final = 8 * 1024 * 1024  # memory of bodies per commit: some 8,000 transactions
+TRANSACTION_BYTES: Final = 800  # memory of a decoded transaction, beside its encoding
 
 Pending = tuple[int, bytes, bytes]  # height, hash, txs_root
 Applied = Callable[[int, AppliedBatch], Awaitable[None]]  # first height, what was done
@@ -86,24 +90,26 @@ class BodiesJob(Job):
         for body, (i, _, _) in zip(prepared, wanted, strict=False):
             self.bodies[i] = body
         self._next += len(prepared)
-        self.held_bytes += size
+        self.held_bytes += size + TRANSACTION_BYTES * sum(map(len, prepared))
         self.done = self._next == len(self._missing)
 
     async def _prepare(self, bodies: Sequence[bytes]) -> list[PreparedBody]:
         """Hash, decode and recover senders in worker threads."""
+        share = sum(map(len, bodies)) // self._runtime.workers + 1
+        size = min(max(share, PREPARE_BYTES), PREPARE_BYTES_MOST)
         parts = await asyncio.gather(
-            *(self._runtime.run(recover_senders, part) for part in _slices(bodies))
+            *(self._runtime.run(prepare_bodies, part) for part in _slices(bodies, size))
         )
         return [body for part in parts for body in part]
 
 
-def _slices(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    start, size = 0, 0
+def _slices(bodies: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    start, held = 0, 0
     for i, body in enumerate(bodies):
-        size += len(body)
-        if size >= PREPARE_BYTES:
+        held += len(body)
+        if held >= size:
             yield bodies[start : i + 1]
-            start, size = i + 1, 0
+            start, held = i + 1, 0
     if start < len(bodies):
         yield bodies[start:]
 
