@@ -237,18 +237,28 @@ class Mempool:
         self._arrivals += 1
         if replaced is not None:
             self._drop(sender, replaced)
-        self._keep(sender, _Entry(transaction, size, self._arrivals))
-        self._make_room()
+        entry = _Entry(transaction, size, self._arrivals)
+        self._keep(sender, entry)
+        gone = self._make_room()
         if transaction.hash not in self._by_hash:
-            if replaced is not None:  # its room is free again
-                self._keep(sender, replaced)
+            # Refused, it leaves all as it was: else what never gets in could clear the pool.
+            if replaced is not None:
+                gone.append((sender, replaced))
+            for owner, other in gone:
+                if other is not entry:
+                    self._keep(owner, other)
             raise _invalid(transaction, "full", f"{len(self)} transactions of more worth wait")
 
-    def _make_room(self) -> None:
+    def _make_room(self) -> list[tuple[_Sender, _Entry]]:
+        """Drop what is worth least until the rest fits; what was dropped."""
+        gone = []
         while len(self._by_hash) > self._max_transactions or self._bytes > self._max_bytes:
             _, _, address = self._by_worth[0]
             sender = self._senders[address]
-            self._drop(sender, sender.by_nonce[max(sender.by_nonce)])
+            entry = sender.by_nonce[max(sender.by_nonce)]
+            self._drop(sender, entry)
+            gone.append((sender, entry))
+        return gone
 
     # --- following the chain ---------------------------------------------------------------
 

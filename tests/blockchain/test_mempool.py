@@ -306,6 +306,17 @@ def test_bytes_are_bounded_too(chain: Chain) -> None:
     check_books(pool)
 
 
+def test_what_is_refused_for_want_of_room_drives_nobody_out(chain: Chain) -> None:
+    pool = Mempool(chain, max_bytes=MAX_TRANSACTION_SIZE)
+    assert pool.add(tx(ANN, 0, 10))
+    assert pool.add(tx(ANN, 1, 10))
+    assert pool.add(tx(BOB, 0, 30, data=bytes(100_000)))
+    # Dearer than Ann's, yet without both of them there would still be no room for it.
+    assert refused(pool, tx(CAT, 0, 20, data=bytes(100_000))) == "full"
+    assert [t.nonce for t in pool.select(GAS, MIB) if t.sender == ANN.address] == [0, 1]
+    check_books(pool)
+
+
 @pytest.mark.parametrize("bounds", [{"max_bytes": 131_067}, {"max_transactions": 0}])
 def test_bounds_leave_room_for_one(chain: Chain, bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="room for one"):
