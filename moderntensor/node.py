@@ -183,10 +183,14 @@ class FullNode:
         """Start, then run until `request_stop`, cancellation, or the failure of a part, and stop.
         Raises that failure."""
         async with self:
-            await self._stopping.wait()
+            await self.wait_stopping()
+
+    async def wait_stopping(self) -> None:
+        """Until there is a reason to `stop`: `request_stop`, or the failure of a part."""
+        await self._stopping.wait()
 
     def request_stop(self) -> None:
-        """End `run_until_stopped`; fit for a signal handler of the loop."""
+        """End `wait_stopping`; fit for a signal handler of the loop."""
         self._stopping.set()
 
     # --- what it does by itself -----------------------------------------------------------

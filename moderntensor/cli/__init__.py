@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 
 __all__ = ["main"]
 
@@ -12,13 +15,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with `arguments` (default: those of the process); returns the exit code.
 
     0: done. 1: it failed, with one line on stderr saying why. 2: the arguments are wrong.
-    130: interrupted.
+    130: interrupted. SIGTERM ends the process with 143, once it has cleaned up; `node` takes it,
+    like SIGINT, for the wish that it is, and ends with 0.
     """
     import typer  # noqa: PLC0415 - `import moderntensor.cli` stays light
 
     from ..errors import ModernTensorError  # noqa: PLC0415
     from .app import app  # noqa: PLC0415
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)  # by itself it would leave temporary files
     try:
         code = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
     except typer.TyperException as error:
@@ -33,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ModernTensorError, OSError) as error:
         return _fail(str(error) or type(error).__name__)
     return code if isinstance(code, int) else 0
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _fail(text: str) -> int:

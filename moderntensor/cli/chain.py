@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
@@ -14,15 +15,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from ..backend import headers
 from ..blockchain.chain import Blockchain, ChainHead
 from ..blockchain.crypto import sha256
-from ..blockchain.tables import ACCOUNTS, TABLES, TX_INDEX
+from ..blockchain.tables import ACCOUNTS, ADDRESS_INDEX, CANONICAL, NODES, TABLES, TX_INDEX
 from ..blockchain.workload import build_chain
 from ..errors import ConfigError, ValidationError
 from ..runtime import Runtime
-from ..storage import open_store
-from .devnet import Devnet
-from .output import console, count, key_value_table, size
+from ..storage import ReadTransaction, open_store
+from .devnet import Devnet, blocks_per_commit
+from .output import console, count, show, size
 
 VERIFY_BATCH = 512  # blocks executed and committed at once
+COMPARE_BATCH = 4096  # entries of a table held at once
+# What the blocks determine, entry by entry; the other tables also hold what was never executed.
+DERIVED = (CANONICAL, ACCOUNTS, NODES, TX_INDEX, ADDRESS_INDEX)
 
 app = typer.Typer(help="Make, extend, look at and verify a chain.", no_args_is_help=True)
 
@@ -120,17 +124,21 @@ def verify(directory: Directory) -> None:
     """Check and execute the whole chain in DIR again, from its genesis, trusting nothing stored."""
     devnet = Devnet(directory)
     config = devnet.load()
+    logging.getLogger("moderntensor.blockchain").setLevel(logging.ERROR)  # said by the error itself
     with devnet.chain(config) as chain, tempfile.TemporaryDirectory() as scratch:
         with open_store(Path(scratch) / "chain", TABLES) as store:
             replayed = _replay(chain, Blockchain(store, config))
-        if replayed != chain.head:
-            raise ValidationError(
-                f"the blocks lead to {replayed.hash.hex()} at height {replayed.height}, but the "
-                f"stored head is {chain.head.hash.hex()} at {chain.head.height}"
-            )
+            if replayed != chain.head:
+                raise ValidationError(
+                    f"the blocks lead to {replayed.hash.hex()} at height {replayed.height}, but "
+                    f"the stored head is {chain.head.hash.hex()} at {chain.head.height}"
+                )
+            with chain.store.read() as stored, store.read() as derived:
+                for table in DERIVED:
+                    _compare(table, stored, derived)
         console().print(
-            f"{count(chain.head.height)} blocks verified: every header, signature, transaction "
-            f"and state root\nhead {chain.head.hash.hex()}"
+            f"{count(chain.head.height)} blocks verified: every header, signature, transaction, "
+            f"account and index entry\nhead {chain.head.hash.hex()}"
         )
 
 
@@ -145,7 +153,8 @@ def _progress(what: str, total: int, heads: Iterator[ChainHead], start: int = 0)
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+    out = console(stderr=True)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         for head in heads:
             progress.update(task, completed=head.height - start)
@@ -158,6 +167,7 @@ def _extend(devnet: Devnet, chain: Blockchain, blocks: int, transfers: int) -> N
         accounts=devnet.account_keys(chain.config),
         blocks=blocks,
         transfers_per_block=transfers,
+        batch=blocks_per_commit(transfers),
     )
     _progress("signing blocks", blocks, heads, start=chain.head.height)
 
@@ -166,18 +176,36 @@ def _replay(source: Blockchain, target: Blockchain) -> ChainHead:
     def batches() -> Iterator[ChainHead]:
         for start in range(1, source.head.height + 1, VERIFY_BATCH):
             batch = headers.HeaderBatch(source.headers_range(start, VERIFY_BATCH))
+            if len(batch) < min(VERIFY_BATCH, source.head.height + 1 - start):
+                raise ValidationError(f"the header of block {start + len(batch)} is missing")
+            target.add_headers(batch)
             bodies = []
             for block_hash in batch.hashes():
                 body = source.body_of(block_hash)
                 if body is None:
                     raise ValidationError(f"the body of block {block_hash.hex()} is missing")
                 bodies.append(body)
-            target.add_headers(batch)
             target.apply_bodies(start, bodies)
             yield target.head
 
     _progress("verifying", source.head.height, batches())
     return target.head
+
+
+def _compare(table: str, stored: ReadTransaction, derived: ReadTransaction) -> None:
+    """ValidationError if a table is not what the blocks lead to."""
+    start = b""
+    while True:
+        ours = stored.range(table, start, limit=COMPARE_BATCH)
+        theirs = derived.range(table, start, limit=COMPARE_BATCH)
+        if ours != theirs:
+            entry = min(set(ours) ^ set(theirs))
+            raise ValidationError(
+                f"entry {entry[0].hex()} of table {table!r} is not what the blocks lead to"
+            )
+        if not ours:
+            return
+        start = ours[-1][0] + b"\0"
 
 
 # --- showing -------------------------------------------------------------------------------
@@ -187,7 +215,7 @@ def _show_summary(path: Path, chain: Blockchain) -> None:
     head, config = chain.head, chain.config
     with chain.store.read() as txn:
         accounts, transactions = txn.count(ACCOUNTS), txn.count(TX_INDEX)
-    _show(
+    show(
         {
             "directory": path,
             "chain id": config.chain_id,
@@ -209,7 +237,7 @@ def _show_block(chain: Blockchain, text: str) -> None:
     if block is None:
         raise ConfigError(f"--block {text}: there is no such block on the chain")
     header = block.header
-    _show(
+    show(
         {
             "height": count(header.height),
             "hash": header.hash.hex(),
@@ -234,7 +262,7 @@ def _show_transaction(chain: Blockchain, text: str) -> None:
     if found is None:
         raise ConfigError(f"--transaction {text}: there is no such transaction on the chain")
     transaction, height, position = found
-    _show(
+    show(
         {
             "hash": transaction.hash.hex(),
             "block": f"{count(height)}, position {position}",
@@ -252,7 +280,7 @@ def _show_transaction(chain: Blockchain, text: str) -> None:
 def _show_account(chain: Blockchain, text: str) -> None:
     address = _hex(text, 20)
     account = chain.get_account(address)
-    _show(
+    show(
         {
             "address": "0x" + address.hex(),
             "balance": count(account.balance),
@@ -261,10 +289,6 @@ def _show_account(chain: Blockchain, text: str) -> None:
     )
     for tx_hash in chain.transactions_of(address, limit=10):
         console().print(f"  {tx_hash.hex()}")
-
-
-def _show(rows: dict[str, object]) -> None:
-    console().print(key_value_table(rows))
 
 
 def _hex(text: str, length: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from ..node import CHAIN_DIRECTORY, FullNode
 from ..runtime import Runtime
 from ..storage import open_store
 from .demo_display import Display, LiveBlock, make_display, show_summary
-from .devnet import INITIAL_BALANCE, derive_keys
+from .devnet import INITIAL_BALANCE, blocks_per_commit, derive_keys
 from .output import console, count
 
 BLOCK_TIME = 1  # seconds: the shortest slot, so that live blocks need no patience
@@ -152,6 +153,7 @@ async def _build(
     runtime: Runtime,
 ) -> None:
     """The chain, once; then a copy for every node that serves it."""
+    given_up = threading.Event()
 
     def build() -> None:
         with open_store(homes[0] / CHAIN_DIRECTORY, TABLES, map_size=MAP_SIZE) as store:
@@ -161,13 +163,19 @@ async def _build(
                 accounts=owners,
                 blocks=plan.blocks,
                 transfers_per_block=plan.transfers,
+                batch=blocks_per_commit(plan.transfers),
             )
             for head in heads:
                 display.built(head.height, plan.blocks)
+                if given_up.is_set():
+                    return
 
     display.say(f"building {count(plan.blocks)} signed blocks with {plan.transfers} transfers each")
     homes[0].mkdir()
-    await runtime.run(build)
+    try:
+        await runtime.run(build)
+    finally:
+        given_up.set()  # a thread cannot be cancelled, and whoever interrupts us waits for it
     for home in homes[1:]:
         await runtime.run(shutil.copytree, homes[0], home)
 
@@ -177,9 +185,8 @@ async def _sync(fresh: FullNode, display: Display) -> SyncResult:
     async with asyncio.TaskGroup() as group:
         sync = group.create_task(fresh.sync.sync(wait_for_peers=PEER_PATIENCE))
         while not sync.done():
-            display.syncing(fresh.sync.status)
             await asyncio.wait([sync], timeout=display.interval)
-        display.syncing(fresh.sync.status)
+            display.syncing(fresh.sync.status)
     return sync.result()
 
 

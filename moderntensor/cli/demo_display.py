@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -59,7 +59,8 @@ def make_display(out: Console) -> Iterator[Display]:
         yield PlainDisplay(out)
         return
     display = TerminalDisplay(out)
-    with Live(get_renderable=display.render, console=out, refresh_per_second=10):
+    with Live(get_renderable=display.render, console=out, refresh_per_second=10) as live:
+        display.clear = live.refresh
         yield display
 
 
@@ -100,12 +101,17 @@ class TerminalDisplay(Display):
     def __init__(self, out: Console) -> None:
         self._out = out
         self._panel: Panel | None = None
+        self.clear: Callable[[], None] = lambda: None
+        """Draws what `render` gives now, at once."""
 
     def render(self) -> Panel | Text:
         return self._panel or Text("")
 
     def say(self, text: str) -> None:
-        self._panel = None
+        if self._panel is not None:  # how an act ended stays on the screen
+            ended, self._panel = self._panel, None
+            self.clear()
+            self._out.print(ended)
         self._out.print(f"[bold]{text}[/bold]")
 
     def built(self, done: int, total: int) -> None:
@@ -137,7 +143,6 @@ class TerminalDisplay(Display):
         )
 
     def live(self, block: LiveBlock) -> None:
-        self._panel = None
         self._out.print(_live_line(block))
 
 

@@ -90,6 +90,11 @@ class Devnet:
             yield Blockchain(store, config)
 
 
+def blocks_per_commit(transfers: int) -> int:
+    """How many blocks of so many transfers to sign between two looks at the user."""
+    return max(1, min(512, 2000 // max(transfers, 1)))  # some tenths of a second
+
+
 def derive_keys(seed: bytes, label: str, count: int) -> list[KeyPair]:
     """`count` keys that follow from `seed`."""
     return [

@@ -10,7 +10,7 @@ import typer
 from ..blockchain.crypto import KeyPair
 from ..blockchain.key_files import load_key, save_key
 from ..runtime import Runtime
-from .output import console, key_value_table
+from .output import show as show_rows
 
 app = typer.Typer(help="Make and show keys.", no_args_is_help=True)
 
@@ -34,12 +34,10 @@ def show(path: Annotated[Path, typer.Argument(help="A key file.")]) -> None:
 
 
 def _show(path: Path, key: KeyPair) -> None:
-    console().print(
-        key_value_table(
-            {
-                "file": path,
-                "address": "0x" + key.address.hex(),
-                "validator key": key.public_key.hex(),
-            }
-        )
+    show_rows(
+        {
+            "file": path,
+            "address": "0x" + key.address.hex(),
+            "validator key": key.public_key.hex(),
+        }
     )

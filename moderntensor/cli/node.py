@@ -13,18 +13,11 @@ from ..blockchain.genesis import ChainConfig
 from ..blockchain.key_files import load_key
 from ..config import NodeConfig
 from ..errors import ConfigError
+from ..network.addresses import format_address, parse_address
 from ..node import FullNode
-from .output import console, count, duration, short, size
+from .output import bad_option, console, count, duration, short, size
 
 STATUS_INTERVAL = 10.0  # seconds between two status lines
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """``host:port`` or ``[ipv6]:port`` → (host, port); ConfigError if it is neither."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"address {text!r} is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def node(
@@ -50,11 +43,13 @@ def node(
     It syncs to its peers' best chain, follows it, serves it, and relays what is new. The transport
     is plaintext: connect it to nodes that you trust, on networks that you trust.
     """
+    host, port = _address("--listen", listen)
+    for address in peer or ():
+        _address("--peer", address)
     config = ChainConfig.load(genesis)
     key = load_key(validator_key) if validator_key else None
-    host, port = parse_address(listen)
-    for address in peer or []:
-        parse_address(address)
+    if key is not None and config.validators and key.public_key not in config.validators:
+        raise ConfigError(f"key file {validator_key}: its key is no validator of {genesis}")
     settings = NodeConfig(
         listen_host=host, listen_port=port, network_id=network_id, max_peers=max_peers
     )
@@ -64,32 +59,55 @@ def node(
     asyncio.run(run(full_node))
 
 
+def _address(option: str, text: str) -> tuple[str, int]:
+    """Host and port; a usage error naming the option if it is no address."""
+    try:
+        if option == "--listen" and text.endswith(":0"):  # any port, where one listens
+            return parse_address(text + "1")[0], 0
+        return parse_address(text)
+    except ConfigError as error:
+        raise bad_option(option, str(error)) from error
+
+
 async def run(full_node: FullNode) -> None:
-    """Run the node, a status line now and then, until SIGINT or SIGTERM."""
-    stop = asyncio.Event()
+    """Run the node, a status line now and then, until SIGINT or SIGTERM. Raises what made a
+    part of it fail."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, full_node.request_stop)
     out = console()
+
+    def synced() -> None:
+        head = full_node.chain.head
+        out.print(f"synced to block {count(head.height)} ({short(head.hash)})")
+
+    full_node.sync.on_sync_complete = synced
     try:
         async with full_node:
             out.print(
-                f"listening on {full_node.p2p.listen_host}:{full_node.p2p.listen_port}, "
+                f"listening on "
+                f"{format_address(full_node.p2p.listen_host, full_node.p2p.listen_port)}, "
                 f"genesis {short(full_node.chain.genesis_hash)}, "
                 f"node id {short(full_node.p2p.node_id)}"
             )
-            while not stop.is_set():
+            out.print(status_line(full_node))
+            while not await _stopping(full_node, STATUS_INTERVAL):
                 out.print(status_line(full_node))
-                try:
-                    async with asyncio.timeout(STATUS_INTERVAL):
-                        await stop.wait()
-                except TimeoutError:
-                    continue
             out.print("stopping")
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     out.print(f"stopped at block {count(full_node.chain.head.height)}")
+
+
+async def _stopping(full_node: FullNode, seconds: float) -> bool:
+    """Whether the node is to stop; waits for that up to `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await full_node.wait_stopping()
+    except TimeoutError:
+        return False
+    return True
 
 
 def status_line(full_node: FullNode) -> str:

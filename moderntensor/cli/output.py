@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import sys
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import ConfigError
+_LEVELS = ("debug", "info", "warning", "error")
 
-_LEVELS = {"debug", "info", "warning", "error"}
+
+def bad_option(name: str, text: str) -> typer.BadParameter:
+    """What to raise where an option's value cannot be used: exit code 2."""
+    return typer.BadParameter(text, param_hint=name)
 
 
 def set_up_logging(level: str) -> None:
-    """Send the package's log to stderr at `level`; ConfigError if there is no such level."""
+    """Send the package's log to stderr at `level`; a usage error if there is no such level."""
     if level.lower() not in _LEVELS:
-        raise ConfigError(f"--log-level {level!r} is not one of {', '.join(sorted(_LEVELS))}")
+        raise bad_option("--log-level", f"{level!r} is not one of {', '.join(_LEVELS)}")
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),
@@ -50,9 +54,20 @@ def key_value_table(rows: dict[str, object]) -> Table:
     return table
 
 
+def show(rows: dict[str, object]) -> None:
+    """Names and what they are, on stdout; where that is no terminal, with nothing to strip."""
+    out = console()
+    if out.is_terminal:
+        out.print(key_value_table(rows))
+        return
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        out.print(f"{name:<{width}}  {value}", markup=False)
+
+
 def count(number: float) -> str:
-    """1234567 → ``1,234,567``."""
-    return f"{number:,.0f}"
+    """1234567 → ``1,234,567``. Integers of any size are exact."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.0f}"
 
 
 def size(number: float) -> str:

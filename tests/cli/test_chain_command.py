@@ -1,0 +1,208 @@
+"""`moderntensor chain`: what it makes, shows, and finds out."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.command import complaint, complaint_of, printed, run_each, succeed
+
+from moderntensor.blockchain import tables
+from moderntensor.blockchain.chain import Blockchain
+from moderntensor.blockchain.genesis import ChainConfig
+from moderntensor.storage import ReadTransaction, WriteTransaction, open_store
+
+BLOCKS = 30
+
+
+@contextmanager
+def opened(net: Path) -> Iterator[Blockchain]:
+    with open_store(net / "data" / "chain", tables.TABLES) as store:
+        yield Blockchain(store, ChainConfig.load(net / "genesis.json"))
+
+
+def value(shown: str, name: str) -> str:
+    """What is shown beside a name."""
+    found = re.search(rf"^{name} {{2,}}(.+)$", shown, re.MULTILINE)
+    assert found, shown
+    return found[1]
+
+
+# --- new, produce --------------------------------------------------------------------------
+
+
+def test_new_makes_a_chain_that_a_seed_repeats(made: Path, net: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    options = ("--validators", "2", "--accounts", "4", "--block-time", "1", "--seed", "tests")
+    shown, repeated = map(
+        printed,
+        run_each(
+            [
+                ("chain", "inspect", net),
+                ("chain", "new", again, "--blocks", "30", "--timestamp", "1700000000", *options),
+            ]
+        ),
+    )
+    assert value(repeated, "head") == value(shown, "head")
+    with opened(net) as chain:
+        assert chain.head.height == BLOCKS
+        assert value(shown, "head") == f"{BLOCKS}  {chain.head.hash.hex()}"
+        assert value(shown, "state root") == chain.head.state_root.hex()
+        assert value(shown, "genesis") == chain.genesis_hash.hex()
+        assert value(shown, "transactions") == str(2 * BLOCKS)
+    for secret in (net / "keys").iterdir():
+        assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_new_without_options_can_be_produced_on(tmp_path: Path) -> None:
+    """Slots end at the present: there is room for what was asked, and not for more."""
+    net = tmp_path / "net"
+    new, produce, inspect = run_each(
+        [
+            ("chain", "new", net, "--blocks", "2"),
+            ("chain", "produce", net, "--blocks", "5"),
+            ("chain", "inspect", net),
+        ]
+    )
+    assert value(printed(new), "validators") == "3"
+    assert "slots of 12 s" in complaint_of(produce)
+    assert value(printed(inspect), "head").startswith("2  ")
+
+
+def test_new_touches_nothing_that_is_there(net: Path) -> None:
+    before = {path: path.read_bytes() for path in net.rglob("*") if path.is_file()}
+    taken, nowhere = run_each(
+        [("chain", "new", net), ("chain", "new", net / "genesis.json" / "below")]
+    )
+    assert "not an empty directory" in complaint_of(taken)
+    assert "genesis.json" in complaint_of(nowhere)
+    assert {path: path.read_bytes() for path in net.rglob("*") if path.is_file()} == before
+
+
+def test_produce_goes_on_where_the_chain_ended(net: Path) -> None:
+    with opened(net) as chain:
+        head = chain.head.hash
+    produce, verify = run_each(
+        [
+            ("chain", "produce", net, "--blocks", "3", "--transfers", "1"),
+            ("chain", "verify", net),
+        ]
+    )
+    shown = printed(produce)
+    with opened(net) as chain:
+        assert chain.head.height == BLOCKS + 3
+        assert chain.hash_at(BLOCKS) == head
+        assert value(shown, "head") == f"{BLOCKS + 3}  {chain.head.hash.hex()}"
+    assert f"{BLOCKS + 3} blocks verified" in printed(verify)
+
+
+def test_produce_needs_the_keys(net: Path) -> None:
+    (net / "keys" / "validator-1.key").unlink()
+    assert "validator-1.key" in complaint("chain", "produce", net)
+
+
+# --- inspect -------------------------------------------------------------------------------
+
+
+def test_inspect_shows_blocks_transactions_and_accounts(net: Path) -> None:
+    with opened(net) as chain:
+        block = chain.get_block(7)
+        assert block is not None
+        transaction = block.transactions[0]
+        account = chain.get_account(transaction.sender)
+        newest = chain.transactions_of(transaction.sender, limit=10)
+    results = run_each(
+        ("chain", "inspect", net, option, text)
+        for option, text in (
+            ("--block", "7"),
+            ("--block", block.hash.hex()),
+            ("--transaction", transaction.hash.hex()),
+            ("--account", f"0x{transaction.sender.hex()}"),
+        )
+    )
+    assert [(result.returncode, result.stderr) for result in results] == 4 * [(0, "")]
+    by_height, by_hash, of_transaction, of_account = (result.stdout for result in results)
+    assert value(by_height, "hash") == block.hash.hex()
+    assert value(by_height, "parent") == block.header.previous_hash.hex()
+    assert f"  {transaction.hash.hex()}\n" in by_height
+    assert by_hash == by_height
+    assert value(of_transaction, "block") == "7, position 0"
+    assert value(of_transaction, "from") == f"0x{transaction.sender.hex()}"
+    assert value(of_account, "nonce") == str(account.nonce)
+    assert value(of_account, "balance") == f"{account.balance:,}"  # exact, with all its 18 digits
+    assert re.findall(r"^  ([0-9a-f]{64})$", of_account, re.MULTILINE) == [
+        tx_hash.hex() for tx_hash in newest
+    ]
+
+
+def test_inspect_says_what_is_not_there(made: Path) -> None:
+    wrong = [
+        ("--block", "31", "no such block"),
+        ("--block", "0f" * 32, "no such block"),
+        ("--block", "seven", "64 hex digits"),
+        ("--transaction", "0f" * 32, "no such transaction"),
+        ("--account", "0x12", "40 hex digits"),
+    ]
+    results = run_each(("chain", "inspect", made, option, text) for option, text, _ in wrong)
+    for result, (_, _, answer) in zip(results, wrong, strict=True):
+        assert answer in complaint_of(result)
+
+
+def test_what_is_no_chain_is_refused(net: Path, tmp_path: Path) -> None:
+    genesis = net / "genesis.json"
+    genesis.write_text(genesis.read_text().replace('"chain_id": 1', '"chain_id": 2'))
+    nothing, another = run_each([("chain", "inspect", tmp_path), ("chain", "verify", net)])
+    assert "genesis.json" in complaint_of(nothing)
+    assert "holds the chain of genesis" in complaint_of(another)
+
+
+# --- verify --------------------------------------------------------------------------------
+
+
+def test_verify_executes_everything_again(made: Path) -> None:
+    shown = succeed("chain", "verify", made)
+    assert shown.startswith(f"{BLOCKS} blocks verified: ")
+
+
+def entry(txn: ReadTransaction, table: str) -> tuple[bytes, bytes]:
+    """One in the middle of a table."""
+    entries = txn.range(table)
+    return entries[len(entries) // 2]
+
+
+def flip(txn: WriteTransaction, table: str, at: int) -> None:
+    """One bit of one entry."""
+    key, data = entry(txn, table)
+    changed = bytearray(data)
+    changed[at] ^= 1
+    txn.put(table, key, bytes(changed))
+
+
+def forget(txn: WriteTransaction, table: str) -> None:
+    key, _ = entry(txn, table)
+    txn.delete(table, key)
+
+
+def test_verify_finds_what_was_changed(made: Path, tmp_path: Path) -> None:
+    changes = [
+        (tables.BODIES, -1, "breaks rule 'body'"),
+        (tables.BODIES, None, "is missing"),
+        (tables.CANONICAL, 60, "breaks rule"),
+        (tables.ACCOUNTS, 40, "table 'accounts'"),
+        (tables.ACCOUNTS, None, "table 'accounts'"),
+        (tables.TX_INDEX, 7, "table 'tx_index'"),
+    ]
+    nets = [tmp_path / str(number) for number in range(len(changes))]
+    for net, (table, at, _) in zip(nets, changes, strict=True):
+        shutil.copytree(made, net)
+        with open_store(net / "data" / "chain", tables.TABLES) as store, store.write() as txn:
+            if at is None:
+                forget(txn, table)
+            else:
+                flip(txn, table, at)
+    results = run_each(("chain", "verify", net) for net in nets)
+    for result, (_, _, answer) in zip(results, changes, strict=True):
+        assert answer in complaint_of(result)
