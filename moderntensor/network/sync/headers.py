@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 HeaderBatch = engine.HeaderBatch
 Anchor = engine.Anchor
 
-SIGNATURE_SLICE: Final = 192  # signatures per worker call: 8 ms, over what the GIL may take
+SIGNATURE_SLICE: Final = 192  # signatures per worker call: 8 ms, and up to 5 to get the GIL
 SKELETON_HEADERS: Final = 256  # pins asked for at once: 49,152 headers ahead, 75 KB
 SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB
 HEADERS_PER_COMMIT: Final = 4096  # a commit costs one disk sync, however many headers it holds
