@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -27,7 +28,8 @@ from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.validation import BlockValidator
 from moderntensor.errors import SyncError
 from moderntensor.network.messages import DisconnectCode, MessageType
-from moderntensor.network.sync import SyncPhase
+from moderntensor.network.p2p import P2PNode
+from moderntensor.network.sync import SyncManager, SyncPhase
 
 BLOCKS = 700  # some ranges of 192 headers and a rest
 TRANSFERS = 1
@@ -99,6 +101,31 @@ async def test_with_no_peers_it_says_so_at_once() -> None:
             await sync.sync()
         with pytest.raises(SyncError, match=r"no peer connected within 0\.05 s"):
             await sync.sync(wait_for_peers=0.05)
+
+
+async def test_it_waits_while_bootstrap_nodes_are_dialled(source: Blockchain) -> None:
+    """A node that was started this moment has no peers yet, and need not be told to wait."""
+    async with serving(source) as server:
+        node = P2PNode(
+            bootstrap_nodes=[f"127.0.0.1:{server.listen_port}"],
+            config=SETTINGS,
+        )
+        sync = SyncManager(node, new_validator())
+        async with node, sync:
+            assert not node.peers
+            await sync.sync()
+            assert sync.chain.head == source.head
+
+
+async def test_it_gives_up_on_bootstrap_nodes_that_are_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # and never answers
+        node = P2PNode(
+            bootstrap_nodes=[f"127.0.0.1:{taken.getsockname()[1]}"],
+            config=SETTINGS.replace(connect_timeout=0.1, handshake_timeout=0.1),
+        )
+        async with node, SyncManager(node, new_validator()) as sync:
+            with pytest.raises(SyncError, match="no peer connected within"):
+                await sync.sync()
 
 
 async def test_it_waits_for_a_peer_if_asked(source: Blockchain) -> None:

@@ -123,8 +123,9 @@ class SyncManager:
 
         Without a target it returns when no peer claims more than we have executed, and following
         goes on. With one it stops there, and so does following until the next `sync()` without.
-        With no peers it waits for `wait_for_peers` seconds (None: not at all). When a sync is
-        running already, this joins it and returns its result.
+        With no peers it waits for `wait_for_peers` seconds; by default not at all, or, where the
+        node has bootstrap nodes, as long as dialling them may take. When a sync is running
+        already, this joins it and returns its result.
 
         Raises SyncError where there are no peers, or where nothing moved for
         `NodeConfig.sync_give_up` seconds; StorageError from the store.
@@ -180,6 +181,8 @@ class SyncManager:
     async def _first_peer(self, seconds: float | None) -> None:
         if len(self._pool):
             return
+        if seconds is None and self.node.bootstrap_nodes:
+            seconds = self.config.connect_timeout + self.config.handshake_timeout
         if not seconds:
             raise SyncError("no peers are connected")
         self._meter.phase = SyncPhase.WAITING
