@@ -13,6 +13,7 @@ from . import tables
 from .block import MAX_BLOCK_SIZE, MAX_HEADER_SIZE, Block
 from .chain import Blockchain
 from .crypto import KeyPair
+from .lookup import one
 from .mempool import Mempool
 from .transaction import Transaction
 
@@ -61,7 +62,8 @@ class BlockProducer:
 
         `timestamp` is Unix seconds, by default now. `transactions` must all be valid
         (InvalidTransactionError); by default the mempool's best are taken. ValidationError
-        where the slot is not ours, is signed already, or is not after the head's.
+        where the slot is not ours, is signed already, is not after the head's, or begins in the
+        future; nothing is signed then.
         """
         config = self.chain.config
         if timestamp is None:
@@ -75,6 +77,8 @@ class BlockProducer:
         block = self.chain.draft_block(
             self.key.public_key, timestamp, chosen, skip_invalid=skip_invalid
         )
+        # What the chain would refuse (a timestamp in the future, say) must not cost us a slot.
+        self.chain.check_headers(one(block.header.encode()))
         self._claim(slot)
         signed = Block(header=block.header.sign(self.key), transactions=block.transactions)
         self.chain.import_block(signed)

@@ -22,7 +22,7 @@ from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.crypto import KeyPair
 from moderntensor.blockchain.mempool import Mempool
 from moderntensor.blockchain.producer import BlockProducer
-from moderntensor.errors import InvalidTransactionError, ValidationError
+from moderntensor.errors import HeaderChainError, InvalidTransactionError, ValidationError
 from moderntensor.storage import Store
 
 MAKER = ChainMaker(VALIDATORS, block_time=12)
@@ -113,6 +113,14 @@ def test_a_slot_is_never_signed_twice_nor_an_earlier_one(store: Store) -> None:
             at(8 if other is VALIDATORS[2] else 9)
         )
     assert again.produce(at(10)).height == 4
+
+
+def test_a_slot_of_the_future_is_refused_and_not_lost(store: Store) -> None:
+    ours = producer(store)
+    with pytest.raises(HeaderChainError, match="future"):
+        ours.produce(at(3001))
+    assert ours.last_slot is None
+    assert ours.produce().height == 1
 
 
 def test_the_slot_is_on_disk_before_anything_is_signed(
