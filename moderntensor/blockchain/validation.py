@@ -63,8 +63,9 @@ class BlockValidator:
     def validate_block(self, block: Block) -> None:
         """Check all of a block that would be the next after the head, execution included.
 
-        Raises as `validate_header`; InvalidBlockError names the rule that its body breaks, or
-        "ancestor" where it does not stand on the head.
+        Raises as `validate_header`; InvalidBlockError names the rule that its body breaks.
+        UnknownParentError where it does not stand on the head, for only there is the state at
+        hand.
         """
         self.validate_header(block.header)
         self.chain.try_block(block)
