@@ -31,16 +31,21 @@ class BranchWriter:
     """Moves the head of the executed chain inside `txn`.
 
     `head` is where it stands so far; `applied` and `undone` are what happened to get there:
-    (height, hash) ascending, and headers descending. `final_height` is the height at which the
-    writer will stop: blocks that can no longer be undone from there need no undo record.
+    (height, hash) ascending, and headers descending. `stop` is the height at which the writer
+    will stop: blocks that can no longer be undone from there need no undo record. StorageError
+    where `head` is not that of the store.
     """
 
     def __init__(
-        self, txn: WriteTransaction, config: ChainConfig, head: ChainHead, final_height: int
+        self, txn: WriteTransaction, config: ChainConfig, head: ChainHead, stop: int
     ) -> None:
+        stored = txn.get(tables.META, tables.META_HEAD)
+        if stored != tables.block_key(head.height, head.hash):
+            # Executed on a head that is not there, good blocks would be taken for invalid.
+            raise StorageError(f"the store is no longer at block {head.height}: who writes to it?")
         self._txn = txn
         self._config = config
-        self._undo_above = final_height - config.max_reorg_depth
+        self._final = stop - config.max_reorg_depth
         self._fork = head.height
         self._ledger = Ledger(lambda address: read_account(txn, address))
         self._tree: StateTree | None = None  # made when the first change comes
@@ -184,7 +189,7 @@ class BranchWriter:
             txn.delete(tables.SIDE, key)
         if body.raw != EMPTY_BODY:
             txn.put(tables.BODIES, key, body.raw)
-            if head.height > self._undo_above:
+            if head.height > self._final:
                 txn.put(tables.UNDO, key, _encode_undo(self._before))
             self._index(head.height, body.transactions)
         self._before = {}
@@ -211,10 +216,12 @@ class BranchWriter:
         if self._tree is not None:
             self._tree.flush()
         txn.put(tables.META, tables.META_HEAD, tables.block_key(head.height, head.hash))
-        candidates.follow(txn, self._config, head, self._fork, self.undone[::-1])
-        final = head.height - self._config.max_reorg_depth
+        final = self._final
         if final > 0:
             txn.delete_range(tables.UNDO, stop=tables.height_key(final + 1))
+            if final > candidates.final_height(txn):
+                txn.put(tables.META, tables.META_FINAL, tables.height_key(final))
+        candidates.follow(txn, self._config, head, self._fork, self.undone[::-1])
         if self._has_side:
             if not self.undone:  # those stay for one commit more: someone may want their bodies
                 side.prune(txn, final)

@@ -73,7 +73,7 @@ def attach(
         parent = last
     fork = fork_of(txn, parent)
     if skip < len(batch):
-        check_finality(config, head, fork)
+        check_finality(txn, config, head, fork)
     return Attachment(skip, anchor_of(parent.raw), parent.place, fork)
 
 
@@ -117,7 +117,7 @@ def fork_of(txn: ReadTransaction, header: KnownHeader) -> int:
     return side.path(txn, header).fork
 
 
-def check_finality(config: ChainConfig, head: ChainHead, fork: int) -> None:
+def check_finality(txn: ReadTransaction, config: ChainConfig, head: ChainHead, fork: int) -> None:
     """FinalityError where a branch from `fork` would undo what may not be undone."""
     depth = head.height - fork
     if depth <= 0:
@@ -127,9 +127,18 @@ def check_finality(config: ChainConfig, head: ChainHead, fork: int) -> None:
             f"a branch from height {fork} would undo {depth} blocks, "
             f"at most {config.max_reorg_depth} may be"
         )
+    final = final_height(txn)
+    if fork < final:  # `max_reorg_depth` was smaller once, and undo records are not kept longer
+        raise FinalityError(f"a branch from height {fork} is below {final}, which is final")
     for height in config.checkpoints:
         if fork < height <= head.height:
             raise FinalityError(f"a branch from height {fork} is below the checkpoint of {height}")
+
+
+def final_height(txn: ReadTransaction) -> int:
+    """The highest block that can never be undone, whatever the settings say by now."""
+    stored = txn.get(tables.META, tables.META_FINAL)
+    return 0 if stored is None else tables.parse_height(stored)
 
 
 # --- changing the pending headers ------------------------------------------------------------
@@ -225,6 +234,6 @@ def follow(
         txn.delete(tables.PENDING, key)
         first += 1
     try:
-        check_finality(config, head, first - 1)
+        check_finality(txn, config, head, first - 1)
     except FinalityError:
         delete_from(txn, 0)

@@ -12,11 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from ..errors import (
-    HeaderChainError,
-    InvalidBlockError,
-    StaleBodiesError,
-)
+from ..errors import HeaderChainError, InvalidBlockError, StaleBodiesError
 from ..runtime import Runtime
 from ..storage import ReadTransaction, Store, WriteTransaction
 from . import candidates, rehearsal, side, tables
@@ -186,7 +182,7 @@ class Blockchain(ChainReader):
                 return ImportResult.KNOWN
             place = self._attach(txn, batch, None)
             path = side.path_to(txn, batch.previous_hash(0))
-            candidates.check_finality(self.config, self._head, path.fork)
+            candidates.check_finality(txn, self.config, self._head, path.fork)
             below = [
                 txn.get(tables.BODIES, tables.block_key(at, below_hash)) or EMPTY_BODY
                 for at, below_hash, _ in path.headers
@@ -200,9 +196,12 @@ class Blockchain(ChainReader):
             )
         size = len(raw) + len(body.raw)
         if size > MAX_BLOCK_SIZE:
-            raise InvalidBlockError(
-                height, block_hash, "size", f"{size} bytes, at most {MAX_BLOCK_SIZE}"
-            )
+            detail = f"{size} bytes, at most {MAX_BLOCK_SIZE}"
+            error = InvalidBlockError(height, block_hash, "size", detail)
+            with self.store.write() as write:
+                self._condemn(write, error, (), self._head.height)
+            self._note_candidate()
+            raise error
         if height <= self._head.height:
             with self.store.write() as write:
                 side.add(write, height, block_hash, raw, body.raw)
@@ -247,14 +246,17 @@ class Blockchain(ChainReader):
 
     @contextmanager
     def extending(self, blocks: int) -> Iterator[BranchWriter]:
-        """One commit of up to `blocks` blocks that the caller makes itself, on top of the head.
+        """One commit of `blocks` blocks that the caller makes itself, on top of the head.
 
         For those who build chains: what `BranchWriter.record` is given is not checked.
+        ValueError, and nothing is committed, if they are not as many as that.
         """
         with self._lock:
             with self.store.write() as txn:
                 writer = BranchWriter(txn, self.config, self._head, self._head.height + blocks)
                 yield writer
+                if len(writer.applied) != blocks:
+                    raise ValueError(f"{len(writer.applied)} blocks were made, not {blocks}")
                 writer.finish()
             self._publish(writer)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from ..errors import ConfigError, StorageError
+from ..errors import ConfigError, FinalityError, StorageError
 from ..storage import ReadTransaction, Store, WriteTransaction
 from . import candidates, tables
 from .chain_types import ChainHead
@@ -103,11 +103,18 @@ def _pending_is_sound(txn: ReadTransaction, config: ChainConfig, head: ChainHead
         and txn.count(tables.PENDING) == last - first + 1
         and ends[0].previous_hash(0) == one(below).hash(0)
         and txn.get(tables.META, tables.META_CANDIDATE) == tables.block_key(last, ends[1].hash(0))
-        and head.height - (first - 1) <= config.max_reorg_depth
         and all(
             pending_headers(txn, height, 1).hash(0) == expected
             for height, expected in config.checkpoints.items()
             if first <= height <= last
         )
-        and not any(first - 1 < height <= head.height for height in config.checkpoints)
+        and _may_be_left(txn, config, head, first - 1)
     )
+
+
+def _may_be_left(txn: ReadTransaction, config: ChainConfig, head: ChainHead, fork: int) -> bool:
+    try:
+        candidates.check_finality(txn, config, head, fork)
+    except FinalityError:
+        return False
+    return True

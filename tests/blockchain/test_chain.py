@@ -226,6 +226,22 @@ def test_descendants_of_an_invalid_block_are_remembered_within_bounds(
             chain.add_headers(headers_of(refused))
 
 
+def test_two_chains_in_one_store_do_not_mislead_each_other(store: Store) -> None:
+    chain, stale = Blockchain(store, MAKER.config), Blockchain(store, MAKER.config)
+    chain.import_block(BLOCKS[0])
+    with pytest.raises(StorageError, match="no longer at block 0"):
+        stale.import_block(BLOCKS[1])
+    assert not stale.is_invalid(BLOCKS[1].hash)
+    chain.import_block(BLOCKS[1])
+    check_books(chain)
+
+
+def test_a_chain_is_built_of_as_many_blocks_as_were_announced(chain: Blockchain) -> None:
+    with pytest.raises(ValueError, match="0 blocks were made, not 3"), chain.extending(3):
+        pass
+    assert chain.head.height == 30
+
+
 def test_dropping_what_waits(store: Store) -> None:
     chain = Blockchain(store, MAKER.config)
     chain.add_headers(headers_of(BLOCKS))

@@ -233,16 +233,19 @@ def test_gas_of_all_transactions_together(chain: Blockchain) -> None:
     assert chain.import_block(fits) == "applied"
 
 
-def test_a_block_over_two_mebibytes(chain: Blockchain) -> None:
+@pytest.mark.parametrize("way", ["block", "headers and bodies"])
+def test_a_block_over_two_mebibytes(way: str, chain: Blockchain) -> None:
     heavy = [sent(n % 4, 1, ahead=n // 4, data=bytes(130_900)) for n in range(17)]
     block = MAKER.block(GENESIS, heavy)
-    with pytest.raises(InvalidBlockError) as caught:
-        chain.import_block(block)
-    assert caught.value.rule == "size"
     chain.add_headers(headers_of([block]))
     with pytest.raises(InvalidBlockError) as caught:
-        chain.apply_bodies(1, [block.body])
+        if way == "block":
+            chain.import_block(block)
+        else:
+            chain.apply_bodies(1, [block.body])
     assert (caught.value.rule, caught.value.body_only) == ("size", False)
+    assert chain.is_invalid(block.hash)
+    assert chain.header_head == chain.head  # it does not wait for its body any more
 
 
 def test_bytes_that_are_no_transaction(chain: Blockchain) -> None:

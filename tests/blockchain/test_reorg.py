@@ -124,6 +124,22 @@ def test_nothing_deeper_than_the_limit_is_undone(store: Store) -> None:
     check_books(chain)
 
 
+def test_what_was_final_stays_so_when_more_may_be_undone(store: Store) -> None:
+    chain = fed(store, TRUNK)
+    patient = ChainMaker(VALIDATORS, max_reorg_depth=100)
+    assert patient.config.genesis_hash == chain.genesis_hash
+    again = Blockchain(store, patient.config)
+    # The records to undo more than eight blocks were dropped under the old setting.
+    for way in (again.import_block, lambda block: again.add_headers(headers_of([block]))):
+        with pytest.raises(FinalityError):
+            way(MAKER.run(TRUNK[10], 1, gap=2)[0])
+    rest = MAKER.run(TRUNK[-1], 10, transfers=1)
+    for block in [*rest, *MAKER.run(TRUNK[11], 19, gap=2, transfers=1)]:
+        again.import_block(block)
+    assert again.head.height == 31  # nineteen blocks were undone: the new setting is obeyed
+    check_books(again)
+
+
 def test_side_blocks_below_finality_are_forgotten(store: Store) -> None:
     chain = fed(store, TRUNK[:6])
     rival = MAKER.run(TRUNK[3], 2, gap=2, transfers=1)

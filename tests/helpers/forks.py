@@ -205,6 +205,7 @@ def check_books(chain: Blockchain) -> None:
         index = dict(txn.range(tables.INDEX))
         bodies = dict(txn.range(tables.BODIES))
         undo = [key for key, _ in txn.range(tables.UNDO)]
+        final = txn.get(tables.META, tables.META_FINAL) or bytes(8)
     batches = {name: [HeaderBatch.join([raw]) for _, raw in rows] for name, rows in heads.items()}
     executed = batches[tables.CANONICAL]
     pending = batches[tables.PENDING]
@@ -231,7 +232,8 @@ def check_books(chain: Blockchain) -> None:
         b.height(0).to_bytes(8, "big") + b.hash(0) for b in stored if b.txs_root(0) != bytes(32)
     }
     assert set(bodies) == wanted
-    limit = chain.head.height - chain.config.max_reorg_depth
+    limit = int.from_bytes(final, "big")
+    assert limit >= chain.head.height - chain.config.max_reorg_depth
     assert (
         {
             b.height(0).to_bytes(8, "big") + b.hash(0)
