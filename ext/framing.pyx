@@ -100,6 +100,8 @@ cdef inline Frame new_frame(uint8_t frame_type, bytes payload):
 # A frame without payload says nothing but its type: one object serves all of them.
 cdef tuple EMPTY_FRAMES = tuple([Frame(number, b"") for number in range(TYPES)])
 
+cdef object NO_VIEW = memoryview(b"")
+
 
 cdef inline int check_type(frame_type) except -1:
     cdef int overflow = 0
@@ -196,8 +198,7 @@ cdef class FrameDecoder:
 
     cdef uint32_t _limits[TYPES]  # greatest length field admitted: cap + 1; 0: not admitted
     cdef Py_ssize_t _buffer_size
-    cdef object _view  # of the read buffer; made when a socket first asks, never resized
-    cdef uint8_t* _buffer
+    cdef object _view  # of the read buffer; made when a socket first asks
     cdef uint8_t _header[HEADER]
     cdef int _header_size  # bytes of a frame that is not admitted yet; less than 5
     cdef uint8_t _type
@@ -259,9 +260,7 @@ cdef class FrameDecoder:
         is not used.
         """
         if self._view is None:
-            data = PyByteArray_FromStringAndSize(NULL, self._buffer_size)
-            self._view = memoryview(data)
-            self._buffer = <uint8_t*>PyByteArray_AS_STRING(data)
+            self._view = memoryview(PyByteArray_FromStringAndSize(NULL, self._buffer_size))
         return self._view
 
     def buffer_updated(self, Py_ssize_t n):
@@ -270,11 +269,17 @@ cdef class FrameDecoder:
         Raises the `FrameError` that an earlier call met; ValueError if `n` is not within the
         buffer.
         """
+        cdef Py_buffer buffer
         if self._error is not None:
             raise self._error.with_traceback(None)
-        if n < 0 or n > (0 if self._buffer == NULL else self._buffer_size):
-            raise ValueError("more bytes than the read buffer holds")
-        return self._take(self._buffer, n)
+        # Whoever was given the view may have released it, and with it the memory.
+        PyObject_GetBuffer(NO_VIEW if self._view is None else self._view, &buffer, PyBUF_SIMPLE)
+        try:
+            if n < 0 or n > buffer.len:
+                raise ValueError("more bytes than the read buffer holds")
+            return self._take(<uint8_t*>buffer.buf, n)
+        finally:
+            PyBuffer_Release(&buffer)
 
     def feed(self, data):
         """The frames completed by `data`, of any length. Raises as `buffer_updated` does."""
@@ -305,8 +310,11 @@ cdef class FrameDecoder:
 
     cdef list _take(self, const uint8_t* data, Py_ssize_t size):
         cdef list frames = []
-        cdef const uint8_t* end = data + size
+        cdef const uint8_t* end
         cdef Py_ssize_t wanted
+        if size == 0:
+            return frames  # there may be no address either
+        end = data + size
         while self._error is None:
             if self._paused:
                 self._hold(data, end - data)

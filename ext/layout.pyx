@@ -13,6 +13,7 @@ it (exact built-in types only, subclasses of int read by int's own functions); t
 import types
 
 cimport cython
+from cpython.number cimport PyNumber_Index
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
@@ -142,13 +143,14 @@ cdef class Layout:
         elif kind in ("optional", "raw"):
             self._ops[at].kind = OPTIONAL if kind == "optional" else RAW
             self._fill_items(at, depth, (arguments[0],))
+            # What is given for a raw value may have any size.
+            self._ops[at].constant = False
             if kind == "optional":
                 if self._ops[self._ops[at].first].kind == OPTIONAL:
                     raise ValueError(
                         "optional: an optional item would have two ways to be None"
                     )
                 self._ops[at].min_size = 1
-                self._ops[at].constant = False
         else:
             self._fill_prefixed(at, depth, kind, arguments)
         return 0
@@ -207,7 +209,9 @@ cdef class Layout:
         cdef Py_ssize_t i
         _check_class(cls, fields, partial)
         slots = []
-        for name, _ in fields:
+        names = []
+        schemas = []
+        for name, schema in fields:
             slot = cls.__dict__.get(name)
             if type(slot) is not types.MemberDescriptorType or slot.__objclass__ is not cls:
                 raise TypeError(f"{cls.__name__}.{name}: is not a slot of this class")
@@ -215,13 +219,15 @@ cdef class Layout:
             if offset < 0:
                 raise TypeError(f"{cls.__name__}.{name}: is not a slot of this class")
             slots.append(offset)
-        self._keep.append((cls, fields))
+            names.append(name)
+            schemas.append(schema)
+        self._keep.append((cls, tuple(names)))
         self._ops[at].kind = RECORD
         self._ops[at].type = <PyTypeObject *>cls
-        self._fill_items(at, depth, tuple([schema for _, schema in fields]))
-        for i in range(len(fields)):
+        self._fill_items(at, depth, tuple(schemas))
+        for i in range(len(slots)):
             self._ops[self._ops[at].first + i].slot = slots[i]
-            self._ops[self._ops[at].first + i].name = <PyObject *>fields[i][0]
+            self._ops[self._ops[at].first + i].name = <PyObject *>names[i]
         return 0
 
     def __repr__(self):
@@ -276,10 +282,12 @@ cdef class Layout:
 
         Raises DecodeError naming the field, ValueError for an offset outside of `data`.
         """
-        cdef Py_ssize_t end
-        if type(data) is bytes and self._complete and not 0 <= offset <= len(data):
-            raise ValueError(f"offset {offset} is outside of {_plural(len(data), 'byte')}")
-        end = offset
+        cdef Py_ssize_t end = 0
+        if type(data) is bytes and self._complete:
+            offset = PyNumber_Index(offset)  # exactly an int: what it says of itself is true
+            if not 0 <= offset <= len(data):
+                raise ValueError(f"offset {offset} is outside of {_plural(len(data), 'byte')}")
+            end = offset
         obj = self._unpack(data, &end)
         return obj, end
 

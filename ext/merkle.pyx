@@ -8,6 +8,7 @@ everything means.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.number cimport PyNumber_Index
 from libc.string cimport memcmp, memcpy, memset
 
 from moderntensor.errors import DecodeError
@@ -40,8 +41,10 @@ cdef need_bytes(str name, value):
 
 
 cdef need_int(str name, value):
+    # Exactly an int: a subclass may compare as it likes, and bounds are checked by comparing.
     if not isinstance(value, int):
         raise TypeError(f"{name} needs an int, not {type(value).__name__}")
+    return PyNumber_Index(value)
 
 
 cdef sized(str name, value, Py_ssize_t size):

@@ -95,7 +95,7 @@ def list_proof(leaves, index):
     cdef size_t count = <size_t>PyBytes_GET_SIZE(hashes) // 32
     cdef size_t at, split
     cdef uint8_t out[32]
-    need_int("index", index)
+    index = need_int("index", index)
     if not 0 <= index < count:
         raise IndexError("leaf index out of range")
     at = index
@@ -122,8 +122,8 @@ def verify_list_proof(root, leaf, index, count, proof):
     cdef uint8_t node[32]
     need_bytes("root", root)
     need_bytes("leaf", leaf)
-    need_int("index", index)
-    need_int("count", count)
+    index = need_int("index", index)
+    count = need_int("count", count)
     cdef tuple path = tuple(proof)
     for sibling in path:
         need_bytes("proof", sibling)

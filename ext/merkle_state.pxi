@@ -102,8 +102,7 @@ def state_node(left, left_count, right, right_count):
     sized("left", left, 32)
     sized("right", right, 32)
     for name, count in (("left_count", left_count), ("right_count", right_count)):
-        need_int(name, count)
-        if not 0 <= count <= MAX_COUNT:
+        if not 0 <= need_int(name, count) <= MAX_COUNT:
             raise DecodeError(f"{name}: {count}, must be 0 to {MAX_COUNT}")
     pack_node(node, raw(left), left_count, raw(right), right_count)
     if not is_node(node):
@@ -140,7 +139,7 @@ cdef size_t checked(packed, depth, prefix) except? <size_t>-1:
     cdef const uint8_t *under
     cdef KeyFault fault
     need_bytes("packed", packed)
-    need_int("depth", depth)
+    depth = need_int("depth", depth)
     if not 0 <= depth <= KEY_BITS:
         raise DecodeError(f"depth: {depth}, must be 0 to {KEY_BITS}")
     sized("prefix", prefix, 32)
@@ -262,7 +261,7 @@ def state_nodes(packed, depth=0, prefix=ZERO, threshold=16):
     cdef uint64_t over
     cdef uint8_t out[32]
     cdef list nodes = []
-    need_int("threshold", threshold)
+    threshold = need_int("threshold", threshold)
     if not 1 <= threshold <= MAX_COUNT:
         raise DecodeError(f"threshold: {threshold}, must be 1 to {MAX_COUNT}")
     over = threshold

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from operator import index
 from typing import Any, Final
 
 from ..errors import DecodeError, EncodeError
@@ -210,6 +211,7 @@ class Layout:
                 f"{self.cls.__name__}: this layout covers only its first "
                 f"{plural(len(self.names), 'field')} and cannot unpack"
             )
+        offset = index(offset)
         if not 0 <= offset <= len(data):
             raise ValueError(f"offset {offset} is outside of {plural(len(data), 'byte')}")
         try:

@@ -84,7 +84,7 @@ def list_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     IndexError outside 0 to len(leaves) - 1.
     """
     hashes = _leaf_hashes(tuple(leaves))
-    need_int("index", index)
+    index = need_int("index", index)
     if not 0 <= index < len(hashes):
         raise IndexError("leaf index out of range")
     proof = []
@@ -106,8 +106,8 @@ def verify_list_proof(
     """Whether `leaf` is item `index` of the list of `count` items under `root`."""
     need_bytes("root", root)
     need_bytes("leaf", leaf)
-    need_int("index", index)
-    need_int("count", count)
+    index = need_int("index", index)
+    count = need_int("count", count)
     path = tuple(proof)
     for sibling in path:
         need_bytes("proof", sibling)

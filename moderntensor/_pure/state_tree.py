@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import sha256
+from operator import index
 from typing import Final
 
 from ..errors import DecodeError
@@ -27,9 +28,11 @@ def need_bytes(name: str, value: bytes) -> None:
         raise TypeError(f"{name} needs bytes, not {type(value).__name__}")
 
 
-def need_int(name: str, value: int) -> None:
+def need_int(name: str, value: int) -> int:
+    """Exactly an int: a subclass may compare as it likes, and bounds are checked by comparing."""
     if not isinstance(value, int):
         raise TypeError(f"{name} needs an int, not {type(value).__name__}")
+    return index(value)
 
 
 def _sized(name: str, value: bytes, size: int) -> None:
@@ -62,8 +65,7 @@ def state_node(left: bytes, left_count: int, right: bytes, right_count: int) -> 
     _sized("left", left, 32)
     _sized("right", right, 32)
     for name, count in (("left_count", left_count), ("right_count", right_count)):
-        need_int(name, count)
-        if not 0 <= count <= MAX_COUNT:
+        if not 0 <= need_int(name, count) <= MAX_COUNT:
             raise DecodeError(f"{name}: {count}, must be 0 to {MAX_COUNT}")
     if not _is_node(left, left_count, right, right_count):
         raise DecodeError(
@@ -83,7 +85,7 @@ def _is_node(left: bytes, left_count: int, right: bytes, right_count: int) -> bo
 def _keys(packed: bytes, depth: int, prefix: bytes) -> list[int]:
     """The keys of packed accounts as numbers, checked: ascending, and under the prefix."""
     need_bytes("packed", packed)
-    need_int("depth", depth)
+    depth = need_int("depth", depth)
     if not 0 <= depth <= _KEY_BITS:
         raise DecodeError(f"depth: {depth}, must be 0 to {_KEY_BITS}")
     _sized("prefix", prefix, 32)
@@ -165,7 +167,7 @@ def state_nodes(
     come before what they are halves of.
     """
     keys = _keys(packed, depth, prefix)
-    need_int("threshold", threshold)
+    threshold = need_int("threshold", threshold)
     if not 1 <= threshold <= MAX_COUNT:
         raise DecodeError(f"threshold: {threshold}, must be 1 to {MAX_COUNT}")
     nodes: _Nodes = []
