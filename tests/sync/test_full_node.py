@@ -59,7 +59,7 @@ async def test_producers_and_a_follower_agree_and_a_transfer_is_included() -> No
         heads = {node.chain.head for node in nodes}
         return heads.pop().height if len(heads) == 1 else -1
 
-    for _ in range(8):
+    for _ in range(4):
         clock.now += 1
         before = nodes[2].chain.head.height
         await until(lambda at=before: agreed_height() > at)

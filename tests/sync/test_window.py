@@ -74,6 +74,9 @@ class Numbered(Job):
             raise Misbehaviour(DisconnectCode.BAD_BLOCK, "a lie")
         if outcome == "hang":
             await asyncio.Event().wait()
+        if outcome == "part":
+            attempt.source.delivered_at = asyncio.get_running_loop().time()
+            return
         attempt.source.delivered_at = asyncio.get_running_loop().time()
         self.held_bytes = 10
         self.done = True
@@ -144,6 +147,34 @@ async def test_a_peer_that_hangs_is_overtaken_and_dropped() -> None:
 
     assert await drain(pool, 20, script) == list(range(20))
     assert (quick.code, hanging.code) == (None, DisconnectCode.TIMEOUT)
+
+
+async def test_patience_runs_out_once_for_a_peer_however_small_the_parts_of_others() -> None:
+    quick, hanging = StandInPeer("quick"), StandInPeer("hanging")
+    pool = pool_of(quick, hanging, stall_timeout_max=10.0)
+    parts: dict[int, int] = {}
+
+    def script(job: Numbered, source: Source) -> str:
+        if source.peer is hanging:  # type: ignore[comparison-overlap]
+            return "hang"
+        parts[job.height] = parts.get(job.height, 0) + 1
+        return "ok" if parts[job.height] == 8 else "part"
+
+    assert await drain(pool, 3, script) == list(range(3))
+    assert hanging.code is DisconnectCode.TIMEOUT
+    assert pool.patience.seconds <= 2**3 * 0.02  # once for each of the jobs that it held
+
+
+async def test_an_attempt_that_never_began_gives_its_slot_back() -> None:
+    pool = pool_of(StandInPeer("a"), StandInPeer("b"))
+    window: Window[Numbered] = Window(pool, Runtime(1), Kind.BODIES, 8, 10**9)
+    await window.submit(Numbered(1, lambda job, source: "hang"))
+    run = asyncio.ensure_future(window.run())
+    await asyncio.sleep(0)  # it has created the attempt's task, which has not begun
+    assert sum(source.in_flight[Kind.BODIES] for source in pool) == 1
+    run.cancel()
+    await asyncio.wait([run])
+    assert sum(source.in_flight[Kind.BODIES] for source in pool) == 0
 
 
 async def test_a_liar_is_parted_from_and_its_work_given_to_others() -> None:

@@ -24,8 +24,8 @@ PREPARE_BYTES: Final = 64 * 1024
 PREPARE_BYTES_MOST: Final = 1024 * 1024
 HASHES_AHEAD: Final = 1024  # pending headers read from the store at a time
 BLOCKS_PER_JOB: Final = 512  # with their empty ones, which need no request
-APPLY_BYTES: Final = 8 * 1024 * 1024  # memory of bodies per commit: some 8,000 transactions
-TRANSACTION_BYTES: Final = 800  # memory of a decoded transaction, beside its encoding
+APPLY_BYTES: Final = 8 * 1024 * 1024  # memory of bodies per commit: some 14,000 transactions
+TRANSACTION_BYTES: Final = 450  # memory of a decoded transaction, beside its encoding
 
 Pending = tuple[int, bytes, bytes]  # height, hash, txs_root
 Applied = Callable[[int, AppliedBatch], Awaitable[None]]  # first height, what was done

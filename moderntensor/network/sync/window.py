@@ -189,9 +189,10 @@ class Window(Generic[J]):
         if len(job.attempts) == 1:
             source = self._pool.pick(self._kind, job.height, job.refused | job.attempts.keys())
             if source is not None:
-                patience.ran_out()
                 for attempt in job.attempts.values():
-                    attempt.late = True
+                    if not attempt.late:  # once, however many others do its work in parts
+                        attempt.late = True
+                        patience.ran_out()
                 self._start(group, job, source)
         return now + patience.seconds
 
@@ -199,6 +200,13 @@ class Window(Generic[J]):
         attempt = Attempt(source, self._kind, self._runtime.loop_time())
         job.attempts[source] = attempt
         attempt.task = group.create_task(self._attempt(job, attempt))
+        # Not in the task itself, which may be cancelled before it has begun.
+        attempt.task.add_done_callback(lambda _: self._ended(job, attempt))
+
+    def _ended(self, job: J, attempt: Attempt) -> None:
+        attempt.answered()
+        job.attempts.pop(attempt.source, None)
+        self._work.set()
 
     async def _attempt(self, job: J, attempt: Attempt) -> None:
         try:
@@ -210,22 +218,23 @@ class Window(Generic[J]):
         except Misbehaviour as fault:
             job.refused.add(attempt.source)
             self._pool.convict(attempt.source, fault)
-        finally:
-            attempt.answered()
-            job.attempts.pop(attempt.source, None)
-            self._work.set()
-        if job.done:
-            self._finished(job)
+        else:
+            self._delivered(job, attempt)
 
-    def _finished(self, job: J) -> None:
+    def _delivered(self, job: J, attempt: Attempt) -> None:
+        """A peer delivered all of a job, or some of it."""
         self._pool.progressed()
+        others = [other for other in job.attempts.values() if other is not attempt]
+        for other in others:
+            if other.late:
+                self._pool.overdue(other.source, other.moved)
+        if not job.done:
+            return
         self._job_bytes += (job.held_bytes - self._job_bytes) * 0.2
-        if not job.attempts:
+        if not others:
             self._pool.patience.served()
-        for attempt in tuple(job.attempts.values()):
-            if attempt.late:
-                self._pool.overdue(attempt.source, attempt.moved)
-            if attempt.task is not None:
-                attempt.task.cancel()
+        for other in others:
+            if other.task is not None:
+                other.task.cancel()
         if self._jobs and self._jobs[0].done:
             self._ready.set()
