@@ -134,8 +134,10 @@ class BlockProducer:
                 continue
             try:
                 block = await self._runtime.run_writer(self.produce, start)
-            except ValidationError as error:  # the head moved meanwhile: the next slot is another
+            except ValidationError as error:
+                # The head moved meanwhile, or no block may follow it (a checkpoint says other).
                 log.info("no block in slot %d: %s", slot, error)
+                await asyncio.sleep(MAX_NAP)  # the same slot may come again, and again in vain
                 continue
             log.info(
                 "produced block %d with %d transactions", block.height, len(block.transactions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.forks import (
@@ -218,6 +219,32 @@ async def test_running_follows_the_clock(store: Store, monkeypatch: pytest.Monke
         assert block.header.validator == VALIDATORS[slot % 2].public_key
         assert block.header.timestamp == maker.config.timestamp + 2 * slot
     assert {slot % 2 for slot in slots} == {0, 1}
+
+
+class _CountingClock(SetClock):
+    tries = 0
+
+    async def run_writer(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        self.tries += 1
+        return await super().run_writer(function, *args, **kwargs)
+
+
+async def test_what_is_refused_is_not_tried_without_a_pause(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint on another branch: no block of ours may follow the head."""
+    monkeypatch.setattr("moderntensor.blockchain.producer.MAX_NAP", 3600)
+    clock = _CountingClock(at(1))
+    chain = Blockchain(
+        store, ChainMaker(VALIDATORS, block_time=12, checkpoints={1: b"\1" * 32}).config
+    )
+    ours = BlockProducer(chain, None, VALIDATORS[1], clock)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await ours.run()
+    assert clock.tries == 1
+    assert ours.last_slot is None
+    clock.close()
 
 
 async def test_running_without_a_right_to_says_so() -> None:
