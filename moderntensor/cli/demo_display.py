@@ -158,7 +158,8 @@ def _live_line(block: LiveBlock) -> str:
     ours = "with our transaction" if block.has_ours else "without our transaction"
     return (
         f"  block {count(block.height)} by node {block.producer}, "
-        f"{block.transactions} transactions, {ours}: on every node after "
+        f"{block.transactions} transaction{'' if block.transactions == 1 else 's'}, {ours}: "
+        "on every node after "
         f"{block.seconds * 1000:.0f} ms"
     )
 

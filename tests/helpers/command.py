@@ -26,10 +26,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [*PYTHON, *map(str, arguments)],
+        cwd=cwd,
         env=environment(),
         capture_output=True,
         text=True,
@@ -69,9 +70,9 @@ def run_each(commands: Iterable[Sequence[str | Path]]) -> list[subprocess.Comple
     ]
 
 
-def succeed(*arguments: str | Path) -> str:
+def succeed(*arguments: str | Path, cwd: Path | None = None) -> str:
     """What it prints; it must end well and complain of nothing."""
-    return printed(run(*arguments))
+    return printed(run(*arguments, cwd=cwd))
 
 
 def printed(result: subprocess.CompletedProcess[str]) -> str:
@@ -120,10 +121,11 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: str | Path) -> Iterator[Running]:
+def running(*arguments: str | Path, cwd: Path | None = None) -> Iterator[Running]:
     """The command in the background; killed at the end, or when it hangs."""
     with subprocess.Popen(
         [*PYTHON, *map(str, arguments)],
+        cwd=cwd,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
