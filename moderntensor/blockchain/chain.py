@@ -15,7 +15,7 @@ from typing import Final
 from ..errors import HeaderChainError, InvalidBlockError, StaleBodiesError
 from ..runtime import Runtime
 from ..storage import ReadTransaction, Store, WriteTransaction
-from . import candidates, rehearsal, side, tables
+from . import candidates, evidence, rehearsal, side, tables
 from .block import EMPTY_BODY, MAX_BLOCK_SIZE, Block
 from .branch import BranchWriter
 from .chain_reader import ChainReader
@@ -117,10 +117,14 @@ class Blockchain(ChainReader):
         with self._lock:
             with self.store.read() as txn:
                 place = self._attach(txn, batch, None)
+                proven = evidence.look(
+                    txn, self.config, batch, place.skip, self._header_head.height
+                )
             if not signatures_checked:
                 bad = verify_header_signatures(batch, place.skip)
                 if bad is not None:
                     raise HeaderChainError(bad, batch.height(bad), "signature")
+            evidence.keep(self.store, proven)
             if place.anchor.height + len(batch) - place.skip <= self._header_head.height:
                 return 0
             with self.store.write() as write:
@@ -183,12 +187,14 @@ class Blockchain(ChainReader):
             place = self._attach(txn, batch, None)
             path = side.path_to(txn, batch.previous_hash(0))
             candidates.check_finality(txn, self.config, self._head, path.fork)
+            proven = evidence.look(txn, self.config, batch, place.skip, self._header_head.height)
             below = [
                 txn.get(tables.BODIES, tables.block_key(at, below_hash)) or EMPTY_BODY
                 for at, below_hash, _ in path.headers
             ]
         if not place.skip and verify_header_signatures(batch) is not None:
             raise HeaderChainError(0, height, "signature")
+        evidence.keep(self.store, proven)
         body = body_of_block(block)
         if body.root != batch.txs_root(0):
             raise InvalidBlockError(

@@ -9,6 +9,7 @@ from ..backend import headers
 from ..storage import ReadTransaction, Store
 from . import tables
 from .block import EMPTY_BODY, ZERO_HASH, Block, BlockHeader
+from .evidence import Evidence, kept
 from .genesis import ChainConfig
 from .lookup import canonical_header, find_header, height_range, one, pending_headers, pending_span
 from .prepared import split_body
@@ -155,6 +156,13 @@ class ChainReader:
         """An account as of the head; nonce 0 and balance 0 where there is none."""
         with self.store.read() as txn:
             return read_account(txn, address)
+
+    # --- validators that broke the rules ----------------------------------------------------
+
+    def evidence(self) -> list[Evidence]:
+        """Pairs of headers of one height under one validator's key, the latest 1,024."""
+        with self.store.read() as txn:
+            return kept(txn)
 
     # --- where two chains meet --------------------------------------------------------------
 

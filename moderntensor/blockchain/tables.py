@@ -20,6 +20,7 @@ nodes           depth u8 ‖ prefix (32 bytes)               left ‖ count ‖ 
 undo            height ‖ hash                              accounts as they were before the block
 invalid         header hash                                name of the rule that it breaks
 producer        validator key (32 bytes)                   last slot signed, u64
+evidence        height ‖ validator key                     header ‖ header, both signed by it
 ==============  =========================================  =======================================
 """
 
@@ -41,6 +42,7 @@ NODES: Final = "nodes"
 UNDO: Final = "undo"
 INVALID: Final = "invalid"
 PRODUCER: Final = "producer"
+EVIDENCE: Final = "evidence"
 
 TABLES: Final = (
     META,
@@ -56,6 +58,7 @@ TABLES: Final = (
     UNDO,
     INVALID,
     PRODUCER,
+    EVIDENCE,
 )
 
 # Keys of the meta table.
