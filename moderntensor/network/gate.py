@@ -44,15 +44,21 @@ class Gate:
         return len(self._connections)
 
     def close(self) -> None:
-        """Drop those who are not peers yet."""
+        """Drop those who are not peers yet.
+
+        A socket that was accepted but has not reached its protocol is dropped by `opened`, or it
+        would outlive the node.
+        """
         for handshake in tuple(self._connections):
-            if handshake.peer is None and not handshake.connection.closing:
+            connection = handshake.connection
+            reached = handshake.outbound or connection.remote_address is not None
+            if reached and handshake.peer is None and not connection.closing:
                 handshake.give_up("shutting down")
 
     async def wait_closed(self) -> None:
         """Wait until no socket is open."""
-        for handshake in tuple(self._connections):
-            await handshake.connection.wait_closed()
+        while self._connections:
+            await next(iter(self._connections)).connection.wait_closed()
 
     def refuse(self, host: str, port: int) -> None:
         """Neither dial nor admit this address for the time that the configuration gives."""

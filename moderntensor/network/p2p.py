@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _TICKS = 4.0  # upkeep per ping interval or timeout, whichever is shorter
 _TICK_MAX = 1.0
+_SOCKET_TURNS = 4  # of the loop, from accepting or aborting a socket to the end of it
 
 
 class P2PNode:
@@ -160,11 +161,13 @@ class P2PNode:
             self._running = False
             if self._listener is not None:
                 self._listener.close()
+                await _turns()  # sockets that were accepted just now reach the gate
             self.gate.close()
             for peer in self.table:
                 peer.disconnect(DisconnectCode.SHUTTING_DOWN)
             await self.tasks.close()
             await self.gate.wait_closed()
+            await _turns()  # those of cancelled dials are closed
             if self._listener is not None:
                 await self._listener.wait_closed()
                 self._listener = None
@@ -363,6 +366,11 @@ class P2PNode:
                     self.tasks.start(_finish(result), f"callback for {peer.address}")
                 elif inspect.iscoroutine(result):
                     result.close()
+
+
+async def _turns() -> None:
+    for _ in range(_SOCKET_TURNS):
+        await asyncio.sleep(0)
 
 
 async def _finish(result: Any) -> None:
