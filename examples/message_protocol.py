@@ -21,9 +21,6 @@ from moderntensor.network.messages import (
 )
 from moderntensor.wire import Hash32, Max, Record, U, list8, record, u64
 
-# The most payload bytes that each type may have, as a decoder wants to know it.
-STREAM_CAPS = {int(kind): cap for kind, cap in CAPS.items()}
-
 
 @record
 class Sighting(Record):
@@ -60,7 +57,7 @@ def frames() -> None:
 def streams() -> None:
     """TCP splits and joins as it likes; the decoder gives whole frames whatever the pieces."""
     stream = MessageCodec.encode(PingMessage(nonce=1)) + MessageCodec.encode(PongMessage(nonce=1))
-    decoder = framing.FrameDecoder(STREAM_CAPS)
+    decoder = framing.FrameDecoder(CAPS)
     for start in range(0, len(stream), 11):
         piece = stream[start : start + 11]
         found = [MessageCodec.decode_payload(f.type, f.payload) for f in decoder.feed(piece)]
@@ -82,7 +79,7 @@ def bad_bytes() -> None:
             print(f"{what}: {type(error).__name__}: {error}")
     # A decoder knows the cap of each type and does not wait for what is too large anyway: five
     # bytes are enough. On a live connection this costs the sender the connection.
-    decoder = framing.FrameDecoder(STREAM_CAPS)
+    decoder = framing.FrameDecoder(CAPS)
     decoder.feed(bytes.fromhex("00ffffff01"))
     assert isinstance(decoder.error, FrameError)
     print(f"a huge PING: {decoder.error}")

@@ -32,7 +32,7 @@ def parse_address(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise ConfigError(f"address {text!r}: an IPv6 address needs brackets")
-    if not colon or not host or not port.isascii() or not port.isdigit():
+    if not colon or not host or len(port) > 5 or not (port.isascii() and port.isdigit()):
         raise ConfigError(f"address {text!r}: needs host:port")
     if not 0 < int(port) < 65536:
         raise ConfigError(f"address {text!r}: port must be from 1 to 65535")

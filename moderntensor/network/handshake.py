@@ -117,9 +117,7 @@ class Handshake:
         self._host = host
         self.done = False
         self.connection = Connection(
-            framing.FrameDecoder(
-                {int(kind): cap for kind, cap in HELLO_CAPS.items()}, pause_after=MessageType.HELLO
-            ),
+            framing.FrameDecoder(HELLO_CAPS, pause_after=MessageType.HELLO),
             on_connected=self._on_connected,
             on_frames=self._on_frames,
             on_error=self._on_error,

@@ -387,10 +387,10 @@ class PeersMessage(Reply):
 
 # --- caps ---------------------------------------------------------------------------------
 
-CAPS: Final[dict[MessageType, int]] = {kind: MESSAGES[kind].CAP for kind in MessageType}
+CAPS: Final[dict[int, int]] = {kind: MESSAGES[kind].CAP for kind in MessageType}
 """The most payload bytes of each type under any circumstances."""
 
-HELLO_CAPS: Final[dict[MessageType, int]] = {MessageType.HELLO: CAPS[MessageType.HELLO]}
+HELLO_CAPS: Final[dict[int, int]] = {MessageType.HELLO: CAPS[MessageType.HELLO]}
 """What is admitted before HELLO is complete."""
 
 ANNOUNCEMENT_CAP: Final = REPLY_PREFIX + 2 + MAX_HEADER_SIZE * MAX_ANNOUNCED_HEADERS
@@ -402,8 +402,8 @@ def _idle_cap(kind: MessageType) -> int:
     return 0 if issubclass(MESSAGES[kind], Reply) else CAPS[kind]
 
 
-IDLE_CAPS: Final[dict[MessageType, int]] = {
-    kind: _idle_cap(kind) for kind in CAPS.keys() - HELLO_CAPS.keys()
+IDLE_CAPS: Final[dict[int, int]] = {
+    kind: _idle_cap(kind) for kind in MessageType if kind not in HELLO_CAPS
 }
 """What is admitted after HELLO while no request is outstanding."""
 

@@ -32,7 +32,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     `sys.argv[1:]` are the arguments. Its output is piped.
     """
     reach = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-    return subprocess.Popen(  # noqa: S603 - our own code
+    return subprocess.Popen(
         [sys.executable, "-c", reach + code, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ from moderntensor.network.identity import NodeIdentity
 from moderntensor.runtime import Runtime
 
 # RFC 7748, section 6.1: Alice's keys.
-SECRET = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"
+SECRET = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"  # noqa: S105 - published
 PUBLIC = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
 
 
