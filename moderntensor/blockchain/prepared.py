@@ -39,7 +39,6 @@ class PreparedBody:
 
 
 __all__ = [
-    "EMPTY_BODY",
     "PreparedBody",
     "body_of_block",
     "decode_body",

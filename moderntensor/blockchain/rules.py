@@ -9,17 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from ..backend import headers
-from ..errors import CryptoError, InvalidTransactionError
-from .block import ZERO_HASH
 from .crypto import verify_signatures
-from .transaction import Transaction
 
 __all__ = [
     "BLOCK_RULES",
     "HEADER_RULES",
     "TRANSACTION_RULES",
-    "ZERO_HASH",
-    "check_transaction",
     "verify_header_signatures",
 ]
 
@@ -71,31 +66,3 @@ def verify_header_signatures(
     """
     bad = verify_signatures(batch.signature_items(start, stop))
     return None if bad is None else start + bad
-
-
-def check_transaction(transaction: Transaction, chain_id: int, gas_limit: int) -> bytes:
-    """The rules that need no state, for a transaction outside a block: its sender's address.
-
-    `gas_limit` is a block's: a transaction that uses more can never be included.
-    InvalidTransactionError names the rule.
-    """
-    if transaction.chain_id != chain_id:
-        raise InvalidTransactionError(
-            "chain_id", f"{transaction.chain_id}, this chain is {chain_id}", transaction.hash
-        )
-    try:
-        sender = transaction.sender
-    except CryptoError as error:
-        raise InvalidTransactionError("signature", str(error), transaction.hash) from error
-    intrinsic = transaction.intrinsic_gas
-    if transaction.gas_limit < intrinsic:
-        raise InvalidTransactionError(
-            "gas_limit", f"{transaction.gas_limit}, needs {intrinsic}", transaction.hash
-        )
-    if intrinsic > gas_limit:
-        raise InvalidTransactionError(
-            "block_gas", f"{intrinsic}, a block has {gas_limit}", transaction.hash
-        )
-    if transaction.gas_price < 1:
-        raise InvalidTransactionError("gas_price", "0, at least 1", transaction.hash)
-    return sender

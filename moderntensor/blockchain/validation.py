@@ -15,7 +15,6 @@ from .rules import (
     BLOCK_RULES,
     HEADER_RULES,
     TRANSACTION_RULES,
-    check_transaction,
     verify_header_signatures,
 )
 from .state import StateDB
@@ -28,7 +27,6 @@ __all__ = [
     "BlockValidator",
     "HeaderBatch",
     "PreparedBody",
-    "check_transaction",
     "prepare_bodies",
     "prepare_body",
     "verify_header_signatures",
@@ -75,7 +73,7 @@ class BlockValidator:
 
         InvalidTransactionError names the rule.
         """
-        sender = check_transaction(transaction, self.config.chain_id, self.config.gas_limit)
+        sender = transaction.validate(self.config.chain_id, self.config.gas_limit)
         account = self.chain.get_account(sender)
         if transaction.nonce != account.nonce:
             raise InvalidTransactionError(

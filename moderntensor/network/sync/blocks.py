@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
+from ...blockchain.block import EMPTY_BODY, ZERO_HASH
 from ...blockchain.chain_types import AppliedBatch
-from ...blockchain.prepared import EMPTY_BODY, PreparedBody, prepare_bodies, prepare_body
-from ...blockchain.rules import ZERO_HASH
+from ...blockchain.prepared import PreparedBody, prepare_bodies, prepare_body
 from ...errors import InvalidBlockError, StaleBodiesError
 from ...runtime import Runtime
 from ..messages import BlockBodiesMessage, DisconnectCode, GetBlockBodiesMessage
