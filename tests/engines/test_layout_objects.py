@@ -249,6 +249,8 @@ def test_counts_its_references(engine: Any) -> None:
 
 
 def test_decoded_objects_are_freed(engine: Any) -> None:
+    if not sys.getallocatedblocks():
+        pytest.skip("counts the blocks of the interpreter's own allocator, which is not in use")
     it = layout(engine, ("list", 2, 999, PAIR))
     data = b"\x03\xe7" + b"\x01ab" * 999
     it.unpack(data)
