@@ -109,6 +109,14 @@ LIES: list[tuple[MessageType, Change, DisconnectCode]] = [
 ]
 
 
+def boast(node: P2PNode, height: int, block_hash: bytes) -> None:
+    """Have a node claim a head that is not its chain's."""
+    hello, pong = node.make_hello, node.make_pong
+    claim = {"best_height": height, "best_hash": block_hash}
+    node.make_hello = lambda *args: hello(*args).replace(**claim)  # type: ignore[method-assign]
+    node.make_pong = lambda nonce: pong(nonce).replace(**claim)  # type: ignore[method-assign]
+
+
 def drop_code(node: P2PNode, sync_node: P2PNode) -> Callable[[], int | None]:
     """The code with which `sync_node` parted from `node`, as `node` heard it."""
     codes: list[int | None] = []
@@ -201,11 +209,7 @@ async def test_a_peer_that_claims_more_than_it_has_is_useless(source: Blockchain
         honest = [await stack.enter_async_context(serving(source)) for _ in range(2)]
         boaster = P2PNode(config=SETTINGS)
         boaster.attach_chain(source)
-        hello = boaster.make_hello
-        pong = boaster.make_pong
-        boast = {"best_height": 10**9, "best_hash": b"\7" * 32}
-        boaster.make_hello = lambda *args: hello(*args).replace(**boast)  # type: ignore[method-assign]
-        boaster.make_pong = lambda nonce: pong(nonce).replace(**boast)  # type: ignore[method-assign]
+        boast(boaster, 10**9, b"\7" * 32)
         await stack.enter_async_context(boaster)
         sync = await stack.enter_async_context(syncing())
         await connect(sync, boaster, *honest)
@@ -303,10 +307,7 @@ async def test_blocks_that_do_not_execute_convict_those_who_vouched_for_them() -
     async with AsyncExitStack() as stack:
         forger = P2PNode(config=SETTINGS)
         forger.attach_chain(base)
-        hello = forger.make_hello
-        forger.make_hello = lambda *args: hello(*args).replace(  # type: ignore[method-assign]
-            best_height=height + 2, best_hash=more.hash
-        )
+        boast(forger, height + 2, more.hash)
 
         def headers(request: Request, reply: Reply) -> Reply:
             assert isinstance(request, GetHeadersMessage)
@@ -337,7 +338,7 @@ async def test_blocks_that_do_not_execute_convict_those_who_vouched_for_them() -
         sync = await stack.enter_async_context(syncing(new_validator()))
         await connect(sync, forger)
         told = drop_code(forger, sync.node)
-        settings_run = asyncio.ensure_future(sync.sync())
+        run = asyncio.ensure_future(sync.sync())
         await until(lambda: told() is not None)
         assert told() == DisconnectCode.BAD_BLOCK
         assert sync.chain.is_invalid(bad_block.hash)
@@ -345,5 +346,5 @@ async def test_blocks_that_do_not_execute_convict_those_who_vouched_for_them() -
         assert sync.chain.head == base.head
         server = await stack.enter_async_context(serving(honest_chain))
         await connect(sync, server)
-        await settings_run
+        await run
         assert sync.chain.head == honest_chain.head

@@ -149,6 +149,24 @@ async def test_a_peer_that_hangs_is_overtaken_and_dropped() -> None:
     assert (quick.code, hanging.code) == (None, DisconnectCode.TIMEOUT)
 
 
+async def test_the_last_job_is_overtaken_too() -> None:
+    """Nothing else happens then that would make the window look again."""
+    quick, hanging = StandInPeer("quick", height=1), StandInPeer("hanging")
+    pool = pool_of(quick, hanging)
+
+    def script(job: Numbered, source: Source) -> str:
+        return "hang" if source.peer is hanging else "ok"  # type: ignore[comparison-overlap]
+
+    window: Window[Numbered] = Window(pool, Runtime(1), Kind.BODIES, 8, 10**9)
+    job = Numbered(50, script)  # which only the hanging one claims to have
+    await window.submit(job)
+    window.close()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(window.run())
+        assert await window.take() is job
+    assert hanging.code is DisconnectCode.TIMEOUT
+
+
 async def test_patience_runs_out_once_for_a_peer_however_small_the_parts_of_others() -> None:
     quick, hanging = StandInPeer("quick"), StandInPeer("hanging")
     pool = pool_of(quick, hanging, stall_timeout_max=10.0)

@@ -200,6 +200,7 @@ class HeaderStage:
                     break
                 self._meter.waiting = "those who have more are busy"
                 await self._pool.changed(self._news)
+                self._meter.waiting = None
                 continue
             self._meter.target_height = max(
                 self._meter.current_height, min(target.height, self._limit or target.height)

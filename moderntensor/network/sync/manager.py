@@ -189,6 +189,7 @@ class SyncManager:
         self._meter.waiting = "no peers are connected"
         if not await self._pool.changed(lambda: len(self._pool) > 0, seconds):
             raise SyncError(f"no peer connected within {seconds:g} s")
+        self._meter.waiting = None
 
     async def _drive(self, limit: int | None) -> None:
         """Run pipelines until there is nothing more to get."""
@@ -209,6 +210,7 @@ class SyncManager:
                     f"{self._meter.waiting}, at block {self.chain.head.height} "
                     f"of {limit or self._goal}"
                 )
+            self._meter.waiting = None
 
     def _something_to_do(self) -> bool:
         head = self.chain.head.height

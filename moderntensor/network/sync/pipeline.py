@@ -76,10 +76,11 @@ class Pipeline:
                     raise SyncError(
                         f"no progress for {self._give_up:g} s at block {self._chain.head.height} "
                         f"of {self._meter.target_height}: "
-                        + (self._meter.waiting or f"{len(self._pool)} peers serve nothing")
+                        + (
+                            self._meter.why_waiting(len(self._pool))
+                            or f"{len(self._pool)} peers serve nothing"
+                        )
                     )
-                if not len(self._pool):
-                    self._meter.waiting = "all peers are gone, waiting for new ones"
                 changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):

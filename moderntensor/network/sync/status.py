@@ -148,7 +148,6 @@ class Meter:
     def touch(self) -> None:
         """Something useful arrived or was done: the sync is alive."""
         self.progressed = self.now()
-        self.waiting = None
 
     def received(self, size: int) -> None:
         """Bytes of headers and bodies arrived."""
@@ -172,6 +171,12 @@ class Meter:
         self._block_rate.add(blocks, self.progressed)
         self._transaction_rate.add(transactions, self.progressed)
 
+    def why_waiting(self, peers: int) -> str | None:
+        """Why nothing moves, if that is so."""
+        if not peers and self.phase in (SyncPhase.HEADERS, SyncPhase.BLOCKS):
+            return "all peers are gone, waiting for new ones"
+        return self.waiting
+
     def status(self, peers: int) -> SyncStatus:
         """A snapshot."""
         now = self.now()
@@ -186,7 +191,7 @@ class Meter:
             transactions_per_second=self._transaction_rate.value(now),
             bytes_received=self.bytes_received,
             peers=peers,
-            waiting=self.waiting,
+            waiting=self.why_waiting(peers),
         )
 
     def result(self, height: int, head_hash: bytes) -> SyncResult:

@@ -160,9 +160,6 @@ class Window(Generic[J]):
                 continue
             if job.attempts:
                 held += int(self._job_bytes)
-                if first:
-                    hedge = self._hedge(group, job)
-                    again = hedge if again is None or hedge < again else again
             else:
                 spare = held + self._job_bytes <= self._most_bytes
                 if not (first or spare or job.height <= self.floor_height):
@@ -175,6 +172,9 @@ class Window(Generic[J]):
                     raise Unobtainable(job)
                 elif not job.refused:
                     break  # nobody has room at all
+            if first and job.attempts:
+                hedge = self._hedge(group, job)
+                again = hedge if again is None or hedge < again else again
             first = False
         return again
 
