@@ -233,7 +233,7 @@ class HeaderStage:
         except Refused:
             self._pool.broke_claim(leader)
         except FutureHeaders:
-            self._pool.dismiss(leader)
+            self._pool.dismiss(leader, hopeless=True)
         except FinalityError as error:
             log.error("peer %s is on a chain that we cannot follow: %s", leader.peer.address, error)
             self._pool.part(leader, DisconnectCode.USELESS, "a chain that forks off too deep")
@@ -338,7 +338,7 @@ class HeaderStage:
             # The leader was asked too: it no longer has what it showed.
             self._pool.broke_claim(leader)
         except* FutureHeaders:
-            self._pool.dismiss(leader)
+            self._pool.dismiss(leader, hopeless=True)
 
     async def _feed(
         self, window: Window[SegmentJob], skeleton: HeaderBatch, anchor: Anchor

@@ -15,19 +15,18 @@ from ...runtime import Runtime
 from ..messages import DisconnectCode, Reply, Request, Status
 from ..p2p import P2PNode
 from ..peer import Peer
+from .pace import Capacity, Patience
 from .status import Meter
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Reply)
 
-TARGET_SECONDS: Final = 1.0  # a request asks for what its peer delivers in about so long
-SMALLEST_REQUEST: Final = 16  # items; below that the round trip is all one measures
-MOVING_SHARE: Final = 0.3  # weight of the newest measurement in a peer's capacity
 REST_SECONDS: Final = 0.25  # after "busy" without a time of its own
 MAX_REST_SECONDS: Final = 10.0  # a peer cannot ask for a longer one
 MAX_DISMISSED: Final = 64  # claims remembered as dismissed, per peer
-MAX_BROKEN_CLAIMS: Final = 3  # claims not kept in a row until a peer is useless
+MAX_BROKEN_CLAIMS: Final = 3  # claims not kept until a peer is useless,
+BROKEN_CLAIM_PAUSES: Final = 12  # if no more than so many dismissals' time lay between them
 SILENT_REQUESTS: Final = 2  # requests' time without an answer until a peer serves nothing
 POLL_SECONDS: Final = 1.0  # claims move with announcements and PONGs, which nobody reports
 
@@ -68,10 +67,12 @@ class Source:
     """One peer as the sync sees it."""
 
     __slots__ = (
+        "broken_at",
         "broken_claims",
         "capacity",
         "delivered_at",
         "dismissed",
+        "hopeless",
         "in_flight",
         "peer",
         "rests_until",
@@ -86,58 +87,12 @@ class Source:
         self.delivered_at = float("-inf")  # loop time of its last useful item
         self.silent_since: float | None = None  # loop time of the first request left unanswered
         self.dismissed: dict[bytes, float] = {}  # claimed hash → loop time until it may be followed
+        self.hopeless: bytes | None = None  # a claimed hash that cannot be reached now
         self.broken_claims = 0
+        self.broken_at = 0.0  # loop time of the last of them
 
     def __repr__(self) -> str:
         return f"<{self.peer.address}>"
-
-
-class Capacity:
-    """Items per second that a peer delivers in one request, as a moving average."""
-
-    __slots__ = ("rate",)
-
-    def __init__(self) -> None:
-        self.rate: float | None = None  # nothing measured yet
-
-    def delivered(self, items: int, seconds: float) -> None:
-        """Learn from one reply."""
-        measured = items / max(seconds, 0.001)
-        if self.rate is None:
-            self.rate = measured
-        else:
-            self.rate += (measured - self.rate) * MOVING_SHARE
-
-    def failed(self) -> None:
-        """Learn from a request that was not answered."""
-        if self.rate is not None:
-            self.rate /= 2
-
-    def size(self, most: int) -> int:
-        """How many items to ask for: all allowed until the peer is known to be slower."""
-        if self.rate is None:
-            return most
-        return max(min(SMALLEST_REQUEST, most), min(most, int(self.rate * TARGET_SECONDS)))
-
-
-class Patience:
-    """How long one peer may hold up all the rest: doubles each time that it runs out, so that a
-    slow line does not purge everyone, and shrinks again while all goes well."""
-
-    __slots__ = ("_least", "_most", "seconds")
-
-    def __init__(self, least: float, most: float) -> None:
-        self._least = least
-        self._most = most
-        self.seconds = least
-
-    def ran_out(self) -> None:
-        """Wait twice as long the next time."""
-        self.seconds = min(self._most, self.seconds * 2)
-
-    def served(self) -> None:
-        """An answer came in time."""
-        self.seconds = max(self._least, self.seconds * 0.85)
 
 
 class SourcePool:
@@ -233,10 +188,14 @@ class SourcePool:
         return best
 
     def highest_claim(self) -> int:
-        """The greatest height that any peer claims, resting or not; dismissed claims aside."""
-        now = self.now()
+        """The greatest height that any peer claims and that may be reached, now or a little
+        later: it may rest, or be tried again after a while."""
         return max(
-            (s.peer.best_height for s in self._sources.values() if not _is_dismissed(s, now)),
+            (
+                source.peer.best_height
+                for source in self._sources.values()
+                if source.peer.best_hash != source.hopeless or not _is_dismissed(source, self.now())
+            ),
             default=0,
         )
 
@@ -336,7 +295,6 @@ class SourcePool:
         """A peer served `items` of `size` bytes in all."""
         source.delivered_at = self.now()
         source.silent_since = None
-        source.broken_claims = 0
         source.capacity[kind].delivered(items, seconds)
         self._meter.received(size)
 
@@ -349,11 +307,14 @@ class SourcePool:
         source.rests_until = self.now() + min(seconds, MAX_REST_SECONDS)
         self.notify()
 
-    def dismiss(self, source: Source) -> None:
-        """Do not follow what this peer claims now for a while."""
+    def dismiss(self, source: Source, *, hopeless: bool = False) -> None:
+        """Do not follow what this peer claims now for a while; if `hopeless`, do not wait for it
+        either."""
         if len(source.dismissed) >= MAX_DISMISSED:
             del source.dismissed[next(iter(source.dismissed))]
         source.dismissed[source.peer.best_hash] = self.now() + self._dismissal
+        if hopeless:
+            source.hopeless = source.peer.best_hash
 
     # --- parting --------------------------------------------------------------------------
 
@@ -380,9 +341,13 @@ class SourcePool:
                 self.part(source, DisconnectCode.TIMEOUT, "served nothing while others did")
 
     def broke_claim(self, source: Source) -> None:
-        """A peer does not have what it claims. That may change, so once is no proof; a peer that
-        does nothing else is of no use."""
+        """A peer does not have what it claims. Heads change, so once is no proof; a peer that does
+        it again and again is of no use."""
         self.dismiss(source)
+        now = self.now()
+        if now - source.broken_at > BROKEN_CLAIM_PAUSES * self._dismissal:
+            source.broken_claims = 0
+        source.broken_at = now
         source.broken_claims += 1
         if source.broken_claims >= MAX_BROKEN_CLAIMS:
             self.part(source, DisconnectCode.USELESS, "does not have what it claims")
