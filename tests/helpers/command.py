@@ -123,6 +123,9 @@ class Running:
 @contextmanager
 def running(*arguments: str | Path, cwd: Path | None = None) -> Iterator[Running]:
     """The command in the background; killed at the end, or when it hangs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So are the background jobs of a script started, and children inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*PYTHON, *map(str, arguments)],
         cwd=cwd,
