@@ -3,42 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from .messages import MessageType, Reply, Request
+from ..errors import ConfigError, ProtocolViolationError
+from .connection import Connection
+from .messages import Message, MessageType, Reply, Request
 
-if TYPE_CHECKING:
-    from .peer import Peer
+__all__ = ["Correspondent", "Handler", "Router"]
 
-__all__ = ["Handler", "Router"]
 
-Handler: TypeAlias = Callable[["Peer", Any], Awaitable[Any]]
+class Correspondent(Protocol):
+    """What handling and serving need of the peer whose messages they are."""
+
+    address: str
+    connection: Connection
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent to it any more."""
+
+    @property
+    def owes_us(self) -> bool:
+        """Whether a reply of it is outstanding."""
+
+    def send(self, message: Message) -> None:
+        """Queue a message that is not a request."""
+
+    def send_frame(self, frame: bytes) -> None:
+        """Queue an encoded frame."""
+
+    def breach(self, error: ProtocolViolationError) -> None:
+        """It broke a rule: tell it which, and part."""
+
+    def log(self, level: int, text: str, *args: object, exc_info: bool = False) -> None:
+        """Log a line about it, unless there were too many of late."""
+
+
+P = TypeVar("P", bound=Correspondent)
+
+Handler: TypeAlias = Callable[[P, Any], Awaitable[Any]]
 """``async def handler(peer, message)``; for a request it may return the reply."""
 
+_OUR_OWN = frozenset(
+    {MessageType.HELLO, MessageType.PING, MessageType.PONG, MessageType.DISCONNECT}
+)
 
-class Router:
+
+class Router(Generic[P]):
     """The handlers of one node, its own and its user's, by message type.
 
     Handlers of one peer's messages are awaited in order of arrival. What a handler raises is
     logged and costs the peer nothing, except `ProtocolViolationError`, which drops it.
     """
 
-    def __init__(self, answer: Callable[[Peer, Request], Awaitable[Reply]]) -> None:
+    def __init__(self, answer: Callable[[P, Request], Awaitable[Reply]]) -> None:
         """`answer` serves the requests for which no handler has a reply."""
         self._answer = answer
-        self.handlers: dict[int, tuple[Handler, ...]] = {int(kind): () for kind in MessageType}
+        self.handlers: dict[int, tuple[Handler[P], ...]] = {int(kind): () for kind in MessageType}
 
-    def add(self, kind: MessageType, handler: Handler) -> None:
-        """Call `handler` for each message of `kind`, after those that are there already."""
-        self.handlers[MessageType(kind)] += (handler,)
+    def add(self, kind: MessageType, handler: Handler[P]) -> None:
+        """Call `handler` for each message of `kind`, after those that are there already.
 
-    def remove(self, kind: MessageType, handler: Handler) -> None:
+        Raises `ConfigError` for a type that is no business of handlers.
+        """
+        kind = MessageType(kind)
+        if kind in _OUR_OWN:
+            raise ConfigError(f"{kind.name} concerns the connection alone: it has no handlers")
+        self.handlers[kind] += (handler,)
+
+    def remove(self, kind: MessageType, handler: Handler[P]) -> None:
         """Undo `add`. Raises ValueError if it is not there."""
         left = list(self.handlers[kind])
         left.remove(handler)
         self.handlers[kind] = tuple(left)
 
-    async def answer(self, peer: Peer, request: Request) -> Reply:
+    async def answer(self, peer: P, request: Request) -> Reply:
         """The reply to a peer's request: the first handler's that gives one, else the node's."""
         for handler in self.handlers[request.TYPE]:
             reply = await handler(peer, request)

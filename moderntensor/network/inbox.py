@@ -5,34 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Generic
 
 from ..errors import NetworkError, ProtocolViolationError
 from ..runtime import Runtime
-from .dispatch import Handler
+from .dispatch import Handler, P
 from .limits import INBOX_BYTES, INBOX_MESSAGES
-from .messages import DisconnectCode, Message
-from .tasks import TaskSet
-
-if TYPE_CHECKING:
-    from .peer import Peer
+from .messages import Message
+from .tasks import TaskSet, ends_us
 
 __all__ = ["Inbox"]
 
 _TURN = 256  # messages handled before other tasks get their turn
 
 
-class Inbox:
+class Inbox(Generic[P]):
     """What came from a peer and waits for its handlers.
 
     When it is full, reading from the peer stops, so that TCP slows it down; but never while it
     owes us a reply: then what does not fit is discarded (news are repeated by others).
     """
 
-    def __init__(self, peer: Peer, runtime: Runtime) -> None:
+    def __init__(self, peer: P, runtime: Runtime) -> None:
         self._peer = peer
         self._runtime = runtime
-        self._messages: deque[tuple[tuple[Handler, ...], Message, int]] = deque()
+        self._messages: deque[tuple[tuple[Handler[P], ...], Message, int]] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
         self._finished = False
@@ -47,7 +44,7 @@ class Inbox:
         """Begin to call handlers."""
         tasks.start(self._run(), f"inbox of {self._peer.address}")
 
-    def put(self, handlers: tuple[Handler, ...], message: Message, size: int) -> None:
+    def put(self, handlers: tuple[Handler[P], ...], message: Message, size: int) -> None:
         """Queue `message` (`size` bytes) for its handlers."""
         messages = self._messages
         if len(messages) >= INBOX_MESSAGES or self._bytes > INBOX_BYTES:
@@ -77,27 +74,14 @@ class Inbox:
         self._wake.set()
 
     async def _run(self) -> None:
-        messages, peer = self._messages, self._peer
+        messages = self._messages
         count = 0
         while True:
             while messages:
                 handlers, message, size = messages.popleft()
                 self._bytes -= size
                 for handler in handlers:
-                    try:
-                        await handler(peer, message)
-                    except ProtocolViolationError as error:
-                        peer.disconnect(DisconnectCode(error.code), error.reason)
-                        messages.clear()
-                    except NetworkError as error:  # the line failed while it was handled
-                        peer.log(logging.DEBUG, "%s not handled: %s", message.TYPE.name, error)
-                    except Exception:  # the handler's fault, not the peer's
-                        peer.log(
-                            logging.ERROR,
-                            "a handler of %s failed",
-                            message.TYPE.name,
-                            exc_info=True,
-                        )
+                    await self._handle(handler, message)
                 count += 1
                 if count >= _TURN:
                     count = 0
@@ -108,6 +92,21 @@ class Inbox:
                 return
             self._wake.clear()
             await self._wake.wait()
+
+    async def _handle(self, handler: Handler[P], message: Message) -> None:
+        peer = self._peer
+        try:
+            await handler(peer, message)
+        except ProtocolViolationError as error:
+            peer.breach(error)
+            self._messages.clear()
+        except NetworkError as error:  # the line failed while it was handled
+            peer.log(logging.DEBUG, "%s not handled: %s", message.TYPE.name, error)
+        except (Exception, asyncio.CancelledError) as error:
+            if ends_us(error):
+                raise
+            # The handler's fault, not the peer's.
+            peer.log(logging.ERROR, "a handler of %s failed", message.TYPE.name, exc_info=True)
 
     @property
     def _half_empty(self) -> bool:

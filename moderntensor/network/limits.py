@@ -9,8 +9,11 @@ from __future__ import annotations
 __all__ = [
     "ADDRESS_BOOK_SIZE",
     "ADDRESS_GIVE_UP",
+    "ANNOUNCED_BLOCKS_PER_PEER",
     "ANNOUNCED_BLOCKS_WAITING",
     "BLOCK_PUSH_MIN",
+    "BUSY_BURST",
+    "BUSY_PER_SECOND",
     "CLOSING_CONNECTIONS",
     "DIAL_CONCURRENCY",
     "FAR_AHEAD",
@@ -58,6 +61,10 @@ LATE_REPLIES = 64
 WAITING_REQUESTS = 64
 # What BUSY tells the other side to wait: some replies' worth of time.
 RETRY_BUSY_MS = 250
+# BUSY replies a peer may cause: ours cause none; one that knows no limits and obeys retry_ms
+# asks again 4 times a second, at most 64 at a time.
+BUSY_PER_SECOND = 256.0
+BUSY_BURST = 2048.0
 # BUSY replies to a peer that does not read; an honest one is at most 16 requests behind.
 UNREAD_BUSY_REPLIES = 256
 
@@ -85,10 +92,13 @@ TRANSACTION_FULL_SIZE = 4096  # go-ethereum txMaxBroadcastSize: larger ones are 
 # Sent whole to the square root of the peers (go-ethereum), to at least so many, else announced.
 TRANSACTION_PUSH_MIN = 4
 BLOCK_PUSH_MIN = 4
-WANTED_TRANSACTIONS = 4096  # announced and being asked for: go-ethereum maxTxAnnounces
-WANTED_PER_PEER = 512  # of those, so that one peer's inventions do not fill the table
+# Announced and being asked for, about 250 bytes each; of one peer, as many as it may announce in
+# one message, which is half of go-ethereum's maxTxAnnounces.
+WANTED_TRANSACTIONS = 16384
+WANTED_PER_PEER = 2048
 FETCH_ALTERNATIVES = 4  # other peers remembered that have a wanted transaction
 ANNOUNCED_BLOCKS_WAITING = 64  # blocks being completed at a time, of all peers
+ANNOUNCED_BLOCKS_PER_PEER = 8  # of those, so that one peer's inventions do not take all places
 FAR_AHEAD = 64  # blocks above the head: an announced one is left to the sync
 HEADS_WAITING = 16  # changes of the head that wait to be announced
 GOSSIP_QUEUE = 4096  # transactions waiting to be relayed at the next turn

@@ -72,7 +72,7 @@ class PeerHost(Protocol):
 
     config: NodeConfig
     runtime: Runtime
-    router: Router
+    router: Router[Peer]
     tasks: TaskSet
 
     def make_pong(self, nonce: int) -> PongMessage:
@@ -154,7 +154,7 @@ class Peer:
             max_per_type=hello.max_per_type,
         )
         self._inbox = Inbox(self, host.runtime)
-        self._serving = ServingQueue(self, host.router, host.config)
+        self._serving = ServingQueue(self, host.router, host.config, host.runtime)
         self._pings = TokenBucket(PINGS_PER_SECOND, PINGS_BURST, now)
         self._logs = TokenBucket(LOGS_PER_SECOND, LOGS_BURST, now)
         self._logs_kept_back = 0
@@ -248,7 +248,7 @@ class Peer:
 
     def disconnect(self, code: DisconnectCode, reason: str = "", *, retry_after: int = 0) -> None:
         """Tell the peer why, and close. `retry_after`: seconds it should stay away. Idempotent."""
-        if self.connection.closing:
+        if self._left or self.connection.closing:
             return
         text = printable(reason or code.name.lower().replace("_", " "))
         self._gone(code, text, by_us=True)
@@ -258,6 +258,14 @@ class Peer:
             self.connection.abort(PeerDisconnectedError(text))
             return
         self.connection.close(PeerDisconnectedError(text))
+
+    def breach(self, error: ProtocolViolationError) -> None:
+        """It broke a rule of the protocol: `disconnect` for that."""
+        try:
+            code = DisconnectCode(error.code)
+        except ValueError:  # a handler's invention
+            code = DisconnectCode.PROTOCOL_ERROR
+        self.disconnect(code, error.reason)
 
     def _gone(self, code: int | None, reason: str, *, by_us: bool) -> None:
         if self._left:
@@ -278,7 +286,7 @@ class Peer:
             for frame in frames:
                 table[frame.type](frame)
         except ProtocolViolationError as error:
-            self.disconnect(DisconnectCode(error.code), error.reason)
+            self.breach(error)
         except DecodeError as error:
             self.disconnect(DisconnectCode.PROTOCOL_ERROR, str(error))
         except PeerDisconnectedError as error:  # it said goodbye, or we closed it meanwhile

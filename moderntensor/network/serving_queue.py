@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Generic
 
 from ..config import NodeConfig
 from ..errors import NetworkError, ProtocolViolationError
+from ..runtime import Runtime
 from ..wire import MESSAGES
+from .budget import TokenBucket
 from .connection import WRITE_HIGH
-from .dispatch import Router
-from .limits import RETRY_BUSY_MS, UNREAD_BUSY_REPLIES
+from .dispatch import P, Router
+from .limits import BUSY_BURST, BUSY_PER_SECOND, RETRY_BUSY_MS, UNREAD_BUSY_REPLIES
 from .messages import DisconnectCode, MessageCodec, Reply, Request, Status
-from .tasks import TaskSet
-
-if TYPE_CHECKING:
-    from .peer import Peer
+from .tasks import TaskSet, ends_us
 
 __all__ = ["ServingQueue", "refusal"]
 
@@ -30,16 +29,18 @@ def refusal(request: Request, status: Status, retry_ms: int = 0) -> Reply:
     return reply
 
 
-class ServingQueue:
+class ServingQueue(Generic[P]):
     """What a peer has asked.
 
-    More than our HELLO allows is answered BUSY at once. A reply counts as in flight until most
-    of what was sent has left, so a peer that does not read is soon told BUSY, and dropped when
-    it does not even read that.
+    More than our HELLO allows is answered BUSY at once, and who goes on nevertheless is dropped.
+    A reply counts as in flight until most of what was sent has left, so a peer that does not
+    read is soon told BUSY, and dropped when it does not even read that.
     """
 
-    def __init__(self, peer: Peer, router: Router, config: NodeConfig) -> None:
+    def __init__(self, peer: P, router: Router[P], config: NodeConfig, runtime: Runtime) -> None:
         self._peer = peer
+        self._runtime = runtime
+        self._excess = TokenBucket(BUSY_PER_SECOND, BUSY_BURST, runtime.loop_time())
         self._router = router
         self._max_inflight = config.max_inflight
         self._max_per_type = config.max_per_type
@@ -62,8 +63,8 @@ class ServingQueue:
             self._task.cancel()
 
     def put(self, request: Request) -> None:
-        """Queue a request, or answer BUSY. Raises `ProtocolViolationError` for a flood by a peer
-        that reads nothing."""
+        """Queue a request, or answer BUSY. Raises `ProtocolViolationError` for a flood, or for
+        fewer of a peer that reads nothing."""
         kind = request.TYPE
         of_this_type = self._in_flight.get(kind, 0)
         if self._total >= self._max_inflight or of_this_type >= self._max_per_type:
@@ -76,6 +77,8 @@ class ServingQueue:
 
     def _say_busy(self, request: Request) -> None:
         self.busy_replies += 1
+        if not self._excess.take(self._runtime.loop_time()):
+            raise ProtocolViolationError(DisconnectCode.LIMITS, "asks far more than HELLO allows")
         if self._peer.connection.write_buffer_size <= WRITE_HIGH:
             self._unread = 0
         else:
@@ -96,7 +99,7 @@ class ServingQueue:
                     peer.send_frame(await self._reply_to(request))
                     await peer.connection.drained()
                 except ProtocolViolationError as error:
-                    peer.disconnect(DisconnectCode(error.code), error.reason)
+                    peer.breach(error)
                 except NetworkError as error:
                     peer.log(logging.DEBUG, "%s not answered: %s", request.TYPE.name, error)
                     if peer.closed:
@@ -109,9 +112,12 @@ class ServingQueue:
     async def _reply_to(self, request: Request) -> bytes:
         try:
             return MessageCodec.encode(await self._router.answer(self._peer, request))
-        except NetworkError:
+        except ProtocolViolationError:
             raise
-        except Exception:  # our own fault (a store that fails, a user's handler)
+        except (Exception, asyncio.CancelledError) as error:
+            if ends_us(error):
+                raise
+            # Our own fault (a store that fails, a user's handler).
             self._peer.log(
                 logging.ERROR, "%s could not be answered", request.TYPE.name, exc_info=True
             )

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-__all__ = ["TaskSet"]
+__all__ = ["TaskSet", "ends_us"]
+
+
+def ends_us(error: BaseException) -> bool:
+    """Whether an exception out of someone else's code means that the running task shall end.
+
+    A CancelledError may also come from a future of theirs that was cancelled: a failure of theirs.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 class TaskSet:
