@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -108,7 +108,6 @@ class FullNode:
         except BaseException:
             self.state_db.close()
             raise
-        self._unsubscribe: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._synced = asyncio.Event()
@@ -129,7 +128,6 @@ class FullNode:
             raise StorageError("the node was stopped and its store is closed; make a new one")
         self._running = True
         try:
-            self._unsubscribe = self.chain.subscribe(self.mempool.on_head_changed)
             await self.p2p.start()
             await self.sync.start()
             self._spawn(self.sync.wait_stopped(), "following")
@@ -159,8 +157,6 @@ class FullNode:
             try:
                 await self.p2p.stop()
             finally:
-                if self._unsubscribe is not None:
-                    self._unsubscribe()
                 if self._owns_runtime:
                     self.runtime.close()  # ends the writer before its store is closed
                 self.state_db.close()

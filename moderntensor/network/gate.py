@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from ..errors import ConnectError, HandshakeError
 from ..runtime import Runtime
 from .addresses import is_local
 from .handshake import Handshake, check_hello
+from .host import GateHost
 from .limits import CLOSING_CONNECTIONS, PENDING_HANDSHAKES
 from .messages import DisconnectCode, HelloMessage
 from .peer import Peer
 from .refusals import PUNISHED, Refusals, refusal_key
-
-if TYPE_CHECKING:
-    from .p2p import P2PNode
 
 __all__ = ["Gate"]
 
@@ -30,9 +27,9 @@ class Gate:
     turned away; of two connections with one node both sides keep the same.
     """
 
-    def __init__(self, node: P2PNode) -> None:
-        self._node = node
-        self.runtime: Runtime = node.runtime
+    def __init__(self, host: GateHost) -> None:
+        self._node = host
+        self.runtime: Runtime = host.runtime
         self.refusals = Refusals()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}
@@ -171,8 +168,13 @@ class Gate:
     # --- closing ---------------------------------------------------------------------------
 
     def refused(self, handshake: Handshake) -> None:
-        """It was told why and now lingers; bounded, so that nobody can make us keep sockets."""
-        lingering = [h for h in self._connections if h.peer is None and h.connection.closing]
+        """It was told why and now lingers."""
+        self.limit_lingering()
+
+    def limit_lingering(self) -> None:
+        """Of the sockets that wait for the other side's end keep so many, or nobody would have
+        to stop at any number."""
+        lingering = [h for h in self._connections if h.connection.closing]
         for oldest in lingering[: max(0, len(lingering) - CLOSING_CONNECTIONS)]:
             oldest.connection.abort()
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from ..blockchain.block import Block
 from ..blockchain.chain import Blockchain
-from ..blockchain.mempool import Mempool
 from ..blockchain.transaction import Transaction
 from .gossip_blocks import BlockGossip, BlockHook
 from .gossip_transactions import TransactionGossip
+from .host import Host
 from .messages import Message, MessageCodec, MessageType, Request
-
-if TYPE_CHECKING:
-    from .p2p import P2PNode
 
 __all__ = ["BlockHook", "Gossip"]
 
@@ -22,13 +18,13 @@ __all__ = ["BlockHook", "Gossip"]
 class Gossip:
     """News of transactions and blocks. A thing goes at most once to a peer, and never back."""
 
-    def __init__(self, node: P2PNode) -> None:
-        self._node = node
-        self.transactions = TransactionGossip(node)
-        self.blocks = BlockGossip(node, self.transactions)
-        node.router.add(MessageType.NEW_TRANSACTION, self.transactions.on_news)
-        node.router.add(MessageType.NEW_BLOCK, self.blocks.on_block)
-        node.router.add(MessageType.NEW_BLOCK_HASHES, self.blocks.on_hashes)
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.transactions = TransactionGossip(host)
+        self.blocks = BlockGossip(host, self.transactions)
+        host.router.add(MessageType.NEW_TRANSACTION, self.transactions.on_news)
+        host.router.add(MessageType.NEW_BLOCK, self.blocks.on_block)
+        host.router.add(MessageType.NEW_BLOCK_HASHES, self.blocks.on_hashes)
 
     async def run(self) -> None:
         """Pass on what is new until cancelled."""
@@ -41,13 +37,13 @@ class Gossip:
         if isinstance(message, Request):
             raise TypeError(f"{type(message).__name__} is a request, and those go to one peer")
         frame = MessageCodec.encode(message)
-        return sum(peer.offer(frame) for peer in self._node.table)
+        return sum(peer.offer(frame) for peer in self._host.table)
 
     async def broadcast_transaction(self, tx: Transaction) -> int:
         """Into the mempool, if there is one, and to all peers that do not know it."""
-        mempool = self._node.mempool
+        mempool = self._host.mempool
         if mempool is not None:
-            await self._node.runtime.run(mempool.add, tx)
+            await self._host.runtime.run(mempool.add, tx)
         return self.transactions.publish(tx)
 
     def broadcast_block(self, block: Block) -> int:
@@ -58,7 +54,7 @@ class Gossip:
         """A transaction that was passed on lately, encoded."""
         return self.transactions.relayed(tx_hash)
 
-    def attach(self, chain: Blockchain, mempool: Mempool | None) -> None:
+    def attach(self, chain: Blockchain) -> None:
         """What is new from now on is news of this chain."""
         self.blocks.follow(chain)
 

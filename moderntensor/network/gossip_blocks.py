@@ -7,23 +7,26 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import isqrt
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 
-from ..blockchain.block import Block, BlockHeader
+from ..blockchain.block import MAX_BLOCK_SIZE, Block, BlockHeader
 from ..blockchain.chain import Blockchain
 from ..blockchain.chain_types import HeadChanged
-from ..blockchain.transaction import Transaction
+from ..blockchain.lookup import HeaderBatch
+from ..blockchain.transaction import TRANSACTION_GAS, Transaction
 from ..errors import (
     DecodeError,
     FinalityError,
     HeaderChainError,
-    InvalidBlockError,
     NetworkError,
     ProtocolViolationError,
     UnknownParentError,
+    ValidationError,
 )
 from .gossip_transactions import TransactionGossip
+from .host import Host
 from .limits import (
+    ANNOUNCED_BLOCKS_PER_PEER,
     ANNOUNCED_BLOCKS_WAITING,
     BLOCK_PUSH_MIN,
     FAR_AHEAD,
@@ -38,17 +41,14 @@ from .messages import (
     NewBlockHashesMessage,
     NewBlockMessage,
 )
+from .peer import Peer
 from .protocol import MAX_TRANSACTIONS_ASKED
-
-if TYPE_CHECKING:
-    from .p2p import P2PNode
-    from .peer import Peer
 
 __all__ = ["BlockGossip", "BlockHook"]
 
 logger = logging.getLogger(__name__)
 
-BlockHook: TypeAlias = Callable[[Block, "Peer"], Awaitable[object]]
+BlockHook: TypeAlias = Callable[[Block, Peer], Awaitable[object]]
 """``async def hook(block, peer)``: imports a block that `peer` announced."""
 
 _COMPACT_RUN = 2  # blocks that moved the head in one commit; more are a sync, not news
@@ -61,8 +61,8 @@ class BlockGossip:
     its sender's claim: to fill the gap is the sync's work.
     """
 
-    def __init__(self, node: P2PNode, transactions: TransactionGossip) -> None:
-        self._node = node
+    def __init__(self, host: Host, transactions: TransactionGossip) -> None:
+        self._host = host
         self._transactions = transactions
         self.hook: BlockHook | None = None
         self._chain: Blockchain | None = None
@@ -74,15 +74,22 @@ class BlockGossip:
     def follow(self, chain: Blockchain) -> None:
         """The chain whose head is news."""
         self._chain = chain
+        self._heads.clear()
         self._wake.set()
 
     # --- out -------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Announce what becomes the head until cancelled."""
-        while (chain := self._chain) is None:
-            await self._wake.wait()
-            self._wake.clear()
+        while True:
+            if self._chain is None:
+                await self._wake.wait()
+                self._wake.clear()
+            else:
+                await self._announce_heads(self._chain)
+
+    async def _announce_heads(self, chain: Blockchain) -> None:
+        """Until another chain is followed."""
         loop = asyncio.get_running_loop()
 
         def on_head_changed(event: HeadChanged) -> None:  # on the writing thread
@@ -91,7 +98,7 @@ class BlockGossip:
 
         unsubscribe = chain.subscribe(on_head_changed)
         try:
-            while True:
+            while self._chain is chain:
                 await self._wake.wait()
                 self._wake.clear()
                 heads, self._heads = self._heads, []
@@ -109,7 +116,7 @@ class BlockGossip:
         height, block_hash = event.head.height, event.head.hash
         behind = [
             peer
-            for peer in self._node.table
+            for peer in self._host.table
             if peer.best_height < height and block_hash not in peer.known_blocks
         ]
         if not behind:
@@ -118,13 +125,13 @@ class BlockGossip:
             self._send_hashes(behind, block_hash, height)
             return
         for _, applied in event.applied:
-            block = await self._node.runtime.run(chain.get_block, applied)
+            block = await self._host.runtime.run(chain.get_block, applied)
             if block is not None:
                 self._send_block(block, behind)
 
     def publish(self, block: Block) -> int:
         """Announce a block to all peers that do not know it; to how many."""
-        return self._send_block(block, list(self._node.table))
+        return self._send_block(block, list(self._host.table))
 
     def _send_block(self, block: Block, peers: list[Peer]) -> int:
         """Compact to some, by hash to the rest."""
@@ -132,7 +139,7 @@ class BlockGossip:
         targets = [p for p in peers if block_hash not in p.known_blocks and not p.closed]
         if not targets:
             return 0
-        self._node.runtime.random.shuffle(targets)
+        self._host.runtime.random.shuffle(targets)
         compact = max(BLOCK_PUSH_MIN, isqrt(len(targets)))
         frame = MessageCodec.encode(
             NewBlockMessage(
@@ -163,21 +170,26 @@ class BlockGossip:
         """NEW_BLOCK has come."""
         header = message.header
         block_hash = header.hash
-        chain = self._node.chain
+        chain = self._host.chain
         if not peer.known_blocks.add(block_hash) or chain is None:
             return  # a block that it has sent before, or had from us, is no news
         if not await self._is_news(chain, peer, block_hash, header.height):
             return
-        if not await self._node.runtime.run(header.verify_signature):
+        if len(message.transaction_ids) > chain.config.gas_limit // TRANSACTION_GAS:
             raise ProtocolViolationError(
-                DisconnectCode.BAD_HEADER, f"bad signature of header {header.height}"
+                DisconnectCode.BAD_BLOCK, f"{len(message.transaction_ids)} transactions in a block"
             )
+        try:
+            await self._host.runtime.run(_check_header, chain, header)
+        except ValidationError as error:
+            _blame(peer, error)
+            return
         self._begin(peer, block_hash, message.transaction_ids, header)
 
     async def on_hashes(self, peer: Peer, message: NewBlockHashesMessage) -> None:
         """NEW_BLOCK_HASHES has come: fetch the highest; what is below it the sync will."""
         news = [item for item in message.hashes if peer.known_blocks.add(item[0])]
-        chain = self._node.chain
+        chain = self._host.chain
         if chain is None or not news:
             return
         block_hash, height = max(news, key=lambda item: item[1])
@@ -191,7 +203,7 @@ class BlockGossip:
             raise ProtocolViolationError(
                 DisconnectCode.BAD_BLOCK, f"announces block {height}, which is invalid"
             )
-        if await self._node.runtime.run(chain.height_of, block_hash) is not None:
+        if await self._host.runtime.run(chain.height_of, block_hash) is not None:
             return False
         peer.claims(height, block_hash)
         return height <= chain.head.height + FAR_AHEAD
@@ -208,10 +220,14 @@ class BlockGossip:
         if others is not None:
             if len(others) < FETCH_ALTERNATIVES:
                 others.append((peer, ids))
-        elif len(self._waiting) < ANNOUNCED_BLOCKS_WAITING:
+        elif (
+            len(self._waiting) < ANNOUNCED_BLOCKS_WAITING
+            and sum(first is peer for (first, _), *_ in self._waiting.values())
+            < ANNOUNCED_BLOCKS_PER_PEER
+        ):
             self._waiting[block_hash] = [(peer, ids)]
             height = header.height if header is not None else height
-            self._node.tasks.start(
+            self._host.tasks.start(
                 self._complete(block_hash, height, header), f"block {height} of {peer.address}"
             )
 
@@ -232,7 +248,7 @@ class BlockGossip:
                         await self._import(block, peer)
                         return
                 except ProtocolViolationError as error:
-                    peer.disconnect(DisconnectCode(error.code), error.reason)
+                    peer.breach(error)
                 except NetworkError as error:
                     logger.debug("%s did not send block %d: %s", peer, height, error)
         finally:
@@ -240,7 +256,7 @@ class BlockGossip:
 
     async def _fill(self, peer: Peer, header: BlockHeader, ids: tuple[bytes, ...]) -> Block | None:
         """The block of a compact announcement: from the mempool, the rest from the announcer."""
-        mempool = self._node.mempool
+        mempool = self._host.mempool
         found: dict[bytes, Transaction] = {}
         for tx_hash in ids:
             waiting = mempool.get(tx_hash) if mempool is not None else None
@@ -249,11 +265,17 @@ class BlockGossip:
             elif (raw := self._transactions.relayed(tx_hash)) is not None:
                 found[tx_hash] = Transaction.decode(raw)
         missing = [tx_hash for tx_hash in ids if tx_hash not in found]
+        size = sum(len(tx.encode()) for tx in found.values())
         while missing:
             txs = await self._transactions.request(peer, missing[:MAX_TRANSACTIONS_ASKED])
             if not txs:
                 return None
             found.update((tx.hash, tx) for tx in txs)
+            size += sum(len(tx.encode()) for tx in txs)
+            if size > MAX_BLOCK_SIZE:
+                raise ProtocolViolationError(
+                    DisconnectCode.BAD_BLOCK, f"block {header.height} is over the largest size"
+                )
             missing = [tx_hash for tx_hash in missing if tx_hash not in found]
         return Block(header=header, transactions=tuple(found[tx_hash] for tx_hash in ids))
 
@@ -275,19 +297,43 @@ class BlockGossip:
         return block if block.hash == block_hash else None
 
     async def _import(self, block: Block, peer: Peer) -> None:
-        chain = self._node.chain
+        chain = self._host.chain
         try:
             if self.hook is not None:
                 await self.hook(block, peer)
             elif chain is not None:
-                await self._node.runtime.run_writer(chain.import_block, block)
-        except UnknownParentError as error:
-            logger.debug("block %d of %s: %s", block.height, peer, error)
-        except HeaderChainError as error:
-            if error.rule != "future":  # ahead of our clock is nobody's fault
-                peer.disconnect(DisconnectCode.BAD_HEADER, str(error))
-        except InvalidBlockError as error:
-            peer.disconnect(DisconnectCode.BAD_BLOCK, str(error))
-        except FinalityError as error:
-            logger.error("%s is on a chain that we cannot follow: %s", peer, error)
+                await self._host.runtime.run_writer(chain.import_block, block)
+        except ValidationError as error:
+            _blame(peer, error)
+
+
+def _check_header(chain: Blockchain, header: BlockHeader) -> None:
+    """Every rule that a header can be held to before its block is asked for; on a worker thread.
+
+    Where its parent is not known, or our clock not there yet, its importer decides.
+    """
+    try:
+        chain.check_headers(HeaderBatch.join([header.encode()]))
+    except UnknownParentError:
+        pass
+    except HeaderChainError as error:
+        if error.rule != "future":
+            raise
+    if not header.verify_signature():
+        raise HeaderChainError(0, header.height, "signature")
+
+
+def _blame(peer: Peer, error: ValidationError) -> None:
+    """What it costs a peer to have told of a block that was refused."""
+    match error:
+        case UnknownParentError():
+            logger.debug("a block of %s: %s", peer, error)
+        case HeaderChainError(rule="future"):
+            pass  # ahead of our clock is nobody's fault
+        case HeaderChainError():
+            peer.disconnect(DisconnectCode.BAD_HEADER, str(error))
+        case FinalityError():
+            peer.log(logging.ERROR, "is on a chain that we cannot follow: %s", error)
             peer.disconnect(DisconnectCode.USELESS, "a chain that forks off too deep")
+        case _:
+            peer.disconnect(DisconnectCode.BAD_BLOCK, str(error))

@@ -6,16 +6,17 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from math import isqrt
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from ..blockchain.mempool import ALWAYS_INVALID, Mempool
-from ..blockchain.transaction import Transaction
+from ..blockchain.transaction import Transaction, identify
 from ..errors import (
     DecodeError,
     InvalidTransactionError,
     NetworkError,
     ProtocolViolationError,
 )
+from .host import Host
 from .limits import (
     FETCH_ALTERNATIVES,
     GOSSIP_QUEUE,
@@ -32,11 +33,8 @@ from .messages import (
     NewTransactionMessage,
     TransactionsMessage,
 )
+from .peer import Peer
 from .protocol import MAX_ANNOUNCED_TRANSACTIONS, MAX_TRANSACTIONS_ASKED
-
-if TYPE_CHECKING:
-    from .p2p import P2PNode
-    from .peer import Peer
 
 __all__ = ["TransactionGossip", "decode_transactions"]
 
@@ -60,8 +58,8 @@ class TransactionGossip:
     Small ones go whole to a few peers and by hash to the rest, who ask for what they lack.
     """
 
-    def __init__(self, node: P2PNode) -> None:
-        self._node = node
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._outgoing: dict[bytes, bytes] = {}  # hash → encoded, since the last turn
         self._wake = asyncio.Event()
         self._relayed: dict[bytes, bytes] = {}
@@ -108,8 +106,8 @@ class TransactionGossip:
             self._relayed_bytes -= len(self._relayed.pop(oldest))
 
     def _send(self, outgoing: dict[bytes, bytes]) -> int:
-        peers = [peer for peer in self._node.table if not peer.closed]
-        self._node.runtime.random.shuffle(peers)
+        peers = [peer for peer in self._host.table if not peer.closed]
+        self._host.runtime.random.shuffle(peers)
         whole = max(TRANSACTION_PUSH_MIN, isqrt(len(peers)))
         frames: dict[tuple[bytes, ...], bytes] = {}
         reached = 0
@@ -141,7 +139,7 @@ class TransactionGossip:
         # What it has sent before, or had from us, is no news.
         txs = [tx for tx in decode_transactions(message.transactions) if known.add(tx.hash)]
         announced = [tx_hash for tx_hash in message.announced if known.add(tx_hash)]
-        mempool = self._node.mempool
+        mempool = self._host.mempool
         if mempool is None:
             return
         if txs:
@@ -151,7 +149,7 @@ class TransactionGossip:
     def welcome(self, peer: Peer) -> None:
         """Announce what waits here to a peer that has just come, if it can judge it: one that is
         behind would check it against an old state."""
-        chain, mempool = self._node.chain, self._node.mempool
+        chain, mempool = self._host.chain, self._host.mempool
         if chain is None or mempool is None or peer.best_height < chain.head.height - 1:
             return
         hashes = mempool.hashes()[-MAX_ANNOUNCED_TRANSACTIONS:]
@@ -166,7 +164,7 @@ class TransactionGossip:
         fresh = [tx for tx in txs if tx.hash not in mempool and tx.hash not in self._relayed]
         if not fresh:
             return
-        accepted, worst = await self._node.runtime.run(_admit, mempool, fresh)
+        accepted, worst = await self._host.runtime.run(_admit, mempool, fresh)
         self._relay(accepted)
         if worst is not None:
             raise ProtocolViolationError(DisconnectCode.BAD_TRANSACTION, str(worst))
@@ -189,10 +187,10 @@ class TransactionGossip:
     def _start_fetch(self, peer: Peer, hashes: list[bytes]) -> None:
         for i in range(0, len(hashes), MAX_TRANSACTIONS_ASKED):
             part = hashes[i : i + MAX_TRANSACTIONS_ASKED]
-            self._node.tasks.start(self._fetch(peer, part), f"transactions of {peer.address}")
+            self._host.tasks.start(self._fetch(peer, part), f"transactions of {peer.address}")
 
     async def _fetch(self, peer: Peer, hashes: list[bytes]) -> None:
-        mempool = self._node.mempool
+        mempool = self._host.mempool
         missing = dict.fromkeys(hashes)
         try:
             while missing and mempool is not None:
@@ -204,7 +202,7 @@ class TransactionGossip:
                     break
                 await self._take_in(mempool, txs)
         except ProtocolViolationError as error:
-            peer.disconnect(DisconnectCode(error.code), error.reason)
+            peer.breach(error)
         except NetworkError as error:
             logger.debug("%s did not send its transactions: %s", peer, error)
         finally:
@@ -216,7 +214,7 @@ class TransactionGossip:
         by_peer: dict[Peer, list[bytes]] = {}
         for tx_hash in hashes:
             others = self._wanted.pop(tx_hash, [])
-            while tx_hash in missing and others and self._node.running:
+            while tx_hash in missing and others and self._host.running:
                 other = others.pop(0)
                 if not other.closed:
                     self._wanted[tx_hash] = others
@@ -251,6 +249,7 @@ def _admit(
     """Into the mempool, on a worker thread: what is new there, and the worst offence."""
     accepted: list[Transaction] = []
     worst: InvalidTransactionError | None = None
+    identify(txs)  # all senders in one go
     for tx in txs:
         try:
             if mempool.add(tx):

@@ -30,6 +30,8 @@ from .messages import (
     Message,
     MessageType,
     PongMessage,
+    Reply,
+    Request,
 )
 from .peer import Peer
 from .peers import PeerTable
@@ -102,15 +104,18 @@ class P2PNode:
         for address in self.bootstrap_nodes:
             self.book.add_bootstrap(*parse_address(address))
         self.gate = Gate(self)
-        self.dialer = Dialer(self)
-        self.discovery = Discovery(self)
-        self.server = Server(self)
-        self.router = Router(self.server.answer)
+        self.dialer = Dialer(self, self.gate)
+        self.discovery = Discovery(self, self.dialer, self.gate.refusals)
+        self.router: Router[Peer] = Router(self._answer)
         self.gossip = Gossip(self)
+        self.server = Server(self, self.gossip.relayed)
         self.tasks = TaskSet(self._task_failed)
         self._listener: asyncio.Server | None = None
         self._port = 0
         self._running = False
+        self._to_stop = False  # until everything that `start` began has ended
+        self._life = asyncio.Lock()  # starting and stopping, one at a time
+        self._unfollow: Callable[[], None] | None = None
         self._failure: BaseException | None = None
 
     # --- life ------------------------------------------------------------------------------
@@ -135,13 +140,16 @@ class P2PNode:
 
         Raises `NetworkError` if the port cannot be listened on.
         """
-        if self._running:
-            return
+        async with self._life:
+            if not self._running:
+                await self._start()
+
+    async def _start(self) -> None:
         self.tasks = TaskSet(self._task_failed)
         self._failure = None
         if self.config.listen:
             await self._listen()
-        self._running = True
+        self._running = self._to_stop = True
         logger.log(
             logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
             "node %s speaks plaintext: what it sends can be read and changed on the way, and the "
@@ -155,28 +163,34 @@ class P2PNode:
     async def stop(self) -> None:
         """Tell the peers, close everything, wait until nothing of it runs. Idempotent.
 
-        Raises what ended one of its own tasks before, if anything did.
+        Raises what ended one of its own tasks before, if anything did. Cancelled half-way, it can
+        be called again.
         """
-        if self._running:
-            self._running = False
-            if self._listener is not None:
-                self._listener.close()
-                await _turns()  # sockets that were accepted just now reach the gate
-            self.gate.close()
-            for peer in self.table:
-                peer.disconnect(DisconnectCode.SHUTTING_DOWN)
-            await self.tasks.close()
-            await self.gate.wait_closed()
-            await _turns()  # those of cancelled dials are closed
-            if self._listener is not None:
-                await self._listener.wait_closed()
-                self._listener = None
-            self._port = 0
-        if self._owns_runtime:
-            self.runtime.close()
+        async with self._life:
+            if self._to_stop:
+                await self._stop()
+            if self._owns_runtime:
+                self.runtime.close()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+
+    async def _stop(self) -> None:
+        self._running = False
+        if self._listener is not None:
+            self._listener.close()
+            await _turns()  # sockets that were accepted just now reach the gate
+        self.gate.close()
+        for peer in self.table:
+            peer.disconnect(DisconnectCode.SHUTTING_DOWN)
+        await self.tasks.close()
+        await self.gate.wait_closed()
+        await _turns()  # those of cancelled dials are closed
+        if self._listener is not None:
+            await self._listener.wait_closed()
+            self._listener = None
+        self._port = 0
+        self._to_stop = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -194,8 +208,13 @@ class P2PNode:
         host, port = self.config.listen_host, self.config.listen_port
         loop = asyncio.get_running_loop()
         try:
-            hosts = await resolve(self, host, port)
-            self._listener = await loop.create_server(self.gate.accept, hosts, port)
+            hosts = await resolve(self.runtime, host, port)
+            # In two steps: cancelled between them, the socket is ours to close.
+            self._listener = await loop.create_server(
+                self.gate.accept, hosts, port, start_serving=False
+            )
+            self._to_stop = True
+            await self._listener.start_serving()
         except (OSError, ConnectError) as error:
             why = getattr(error, "strerror", None) or error
             raise NetworkError(f"cannot listen on {format_address(host, port)}: {why}") from error
@@ -218,12 +237,15 @@ class P2PNode:
     # --- the chain -------------------------------------------------------------------------
 
     def attach_chain(self, chain: Blockchain, mempool: Mempool | None = None) -> None:
-        """Serve `chain`, say its head in HELLO, relay what is new.
+        """Serve `chain`, say its head in HELLO, relay what is new, and let `mempool` follow it.
 
         Best before `start`: peers that are connected already were told of no chain.
         """
+        if self._unfollow is not None:
+            self._unfollow()
+        self._unfollow = None if mempool is None else chain.subscribe(mempool.on_head_changed)
         self.chain, self.mempool = chain, mempool
-        self.gossip.attach(chain, mempool)
+        self.gossip.attach(chain)
 
     @property
     def on_new_block(self) -> BlockHook | None:
@@ -275,15 +297,16 @@ class P2PNode:
 
     # --- messages --------------------------------------------------------------------------
 
-    def register_handler(self, message_type: MessageType, handler: Handler) -> None:
+    def register_handler(self, message_type: MessageType, handler: Handler[Peer]) -> None:
         """Await ``handler(peer, message)`` for each message of a type, in order per peer.
 
         For a request (GET_*) it may return the reply, which then takes the place of the node's
-        own answer. What it raises is logged; a `ProtocolViolationError` drops the peer.
+        own answer. What it raises is logged; a `ProtocolViolationError` drops the peer. Raises
+        `ConfigError` for HELLO, PING, PONG and DISCONNECT, which concern the connection alone.
         """
         self.router.add(message_type, handler)
 
-    def unregister_handler(self, message_type: MessageType, handler: Handler) -> None:
+    def unregister_handler(self, message_type: MessageType, handler: Handler[Peer]) -> None:
         """Undo `register_handler`. Raises ValueError if it is not registered."""
         self.router.remove(message_type, handler)
 
@@ -325,6 +348,9 @@ class P2PNode:
             capabilities=("sync/1", "relay/1", "archive"),
         )
 
+    async def _answer(self, peer: Peer, request: Request) -> Reply:
+        return await self.server.answer(peer, request)
+
     def make_pong(self, nonce: int) -> PongMessage:
         """The answer to a PING: our executed head."""
         if self.chain is None:
@@ -352,6 +378,8 @@ class P2PNode:
         self.book.parted(peer.host_address, peer.dial_port)
         if peer.announced:
             self._tell(self.on_peer_disconnected, peer)
+        if self._running:
+            self.gate.limit_lingering()
         self.discovery.wake()
 
     def _tell(self, callbacks: list[Callable[[Peer], Any]], peer: Peer) -> None:
@@ -363,7 +391,7 @@ class P2PNode:
                 continue
             if inspect.isawaitable(result):
                 if self._running:
-                    self.tasks.start(_finish(result), f"callback for {peer.address}")
+                    self.tasks.start(_finish(result, peer), f"callback for {peer.address}")
                 elif inspect.iscoroutine(result):
                     result.close()
 
@@ -373,5 +401,8 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-async def _finish(result: Any) -> None:
-    await result
+async def _finish(result: Any, peer: Peer) -> None:
+    try:
+        await result
+    except Exception:
+        logger.exception("a callback failed for %s", peer)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..blockchain.chain import Blockchain
+from .host import Host
 from .messages import (
     BlockBodiesMessage,
     BlocksMessage,
@@ -23,12 +24,9 @@ from .messages import (
     Status,
     TransactionsMessage,
 )
+from .peer import Peer
 from .protocol import MAX_PEERS, SOFT_REPLY_LIMIT
 from .serving_queue import refusal
-
-if TYPE_CHECKING:
-    from .p2p import P2PNode
-    from .peer import Peer
 
 __all__ = ["Server"]
 
@@ -41,9 +39,11 @@ class Server:
     What it has no data for (no chain; states, of which there are no snapshots) is NOT_FOUND.
     """
 
-    def __init__(self, node: P2PNode) -> None:
-        self._node = node
-        self._turns = asyncio.Semaphore(node.config.serving_concurrency)
+    def __init__(self, host: Host, relayed: Callable[[bytes], bytes | None]) -> None:
+        """`relayed` finds transactions, encoded, that were passed on lately."""
+        self._host = host
+        self._relayed = relayed
+        self._turns = asyncio.Semaphore(host.config.serving_concurrency)
         self._readers: dict[int, Callable[[Blockchain, Any], Reply]] = {
             MessageType.GET_BLOCKS: _blocks,
             MessageType.GET_HEADERS: _headers,
@@ -55,7 +55,7 @@ class Server:
         """The reply to one request of `peer`."""
         if isinstance(request, GetPeersMessage):
             return self._peers(peer, request)
-        chain = self._node.chain
+        chain = self._host.chain
         reader = self._readers.get(request.TYPE)
         if reader is None:
             return refusal(request, Status.NOT_FOUND)
@@ -64,26 +64,26 @@ class Server:
                 return self._transactions(None, request)
             return refusal(request, Status.NOT_FOUND)
         async with self._turns:
-            return await self._node.runtime.run(_consistently, reader, chain, request)
+            return await self._host.runtime.run(_consistently, reader, chain, request)
 
     def _peers(self, peer: Peer, request: GetPeersMessage) -> Reply:
         count = min(request.max_peers, MAX_PEERS)
         found = [
             record
-            for record in self._node.book.sample(count + 1, peer.host_address)
+            for record in self._host.book.sample(count + 1, peer.host_address)
             if record.node_id != peer.node_id
         ]
         return PeersMessage(request_id=request.request_id, peers=tuple(found[:count]))
 
     def _transactions(self, chain: Blockchain | None, request: GetTransactionsMessage) -> Reply:
         """From what was relayed lately, the mempool, the chain."""
-        node = self._node
+        host = self._host
         found: list[bytes] = []
         size = 0
         for tx_hash in request.hashes:
-            raw = node.gossip.relayed(tx_hash)
-            if raw is None and node.mempool is not None:
-                waiting = node.mempool.get(tx_hash)
+            raw = self._relayed(tx_hash)
+            if raw is None and host.mempool is not None:
+                waiting = host.mempool.get(tx_hash)
                 raw = None if waiting is None else waiting.encode()
             if raw is None and chain is not None:
                 included = chain.get_transaction(tx_hash)

@@ -46,7 +46,6 @@ def chain_node(blocks: int = START, transfers: int = 0) -> P2PNode:
     """A node with a chain and a mempool that follows it."""
     chain = grown(blocks, transfers)
     mempool = Mempool(chain)
-    chain.subscribe(mempool.on_head_changed)
     node = P2PNode(config=QUIET)
     node.attach_chain(chain, mempool)
     return node
