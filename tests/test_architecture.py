@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,16 @@ def test_imports_run_downward(path: Path) -> None:
             allowed -= {"engines"}  # only backend.py chooses between the twins
     for line, name in imported(path):
         assert room_of(name) in allowed, f"{path}:{line} imports {name} against the arrows"
+
+
+def test_the_parts_of_a_node_do_not_know_the_node() -> None:
+    """No circles in network/, not even for the sake of annotations."""
+    files = {f"network.{path.stem}": path for path in (PACKAGE / "network").glob("*.py")}
+    order = TopologicalSorter(
+        {name: {used for _, used in imported(path)} & set(files) for name, path in files.items()}
+    )
+    order.prepare()  # raises CycleError
+    assert order.is_active()
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -28,6 +28,8 @@ class Gossip:
 
     async def run(self) -> None:
         """Pass on what is new until cancelled."""
+        self.transactions.forget()
+        self.blocks.forget()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.transactions.run())
             group.create_task(self.blocks.run())

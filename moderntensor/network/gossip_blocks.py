@@ -77,6 +77,10 @@ class BlockGossip:
         self._heads.clear()
         self._wake.set()
 
+    def forget(self) -> None:
+        """A new life: what was being completed when the last one ended never will be."""
+        self._waiting.clear()
+
     # --- out -------------------------------------------------------------------------------
 
     async def run(self) -> None:

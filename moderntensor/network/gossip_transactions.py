@@ -67,6 +67,10 @@ class TransactionGossip:
         # Announced and being asked for, with others who have it too.
         self._wanted: dict[bytes, list[Peer]] = {}
 
+    def forget(self) -> None:
+        """A new life: what was being asked for when the last one ended never will come."""
+        self._wanted.clear()
+
     # --- out -------------------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -27,6 +28,7 @@ from moderntensor.network.messages import (
     TransactionsMessage,
 )
 from moderntensor.network.p2p import P2PNode
+from moderntensor.network.peer import Peer
 from moderntensor.network.protocol import (
     MAX_ANNOUNCED_TRANSACTIONS,
     MAX_TRANSACTIONS_ASKED,
@@ -77,6 +79,31 @@ async def test_made_up_blocks_of_one_peer_do_not_keep_out_those_of_others() -> N
         request = await next_of(honest, GetBlocksMessage)
         honest.send(BlocksMessage(request_id=request.request_id, blocks=(block.encode(),)))
         await until(lambda: node.chain is not None and node.chain.head.hash == block.hash)
+
+
+async def test_what_was_under_way_when_a_node_stopped_is_news_again_when_it_starts() -> None:
+    chain = grown(START)
+    block = block_after(chain)
+    node = P2PNode(config=QUIET)
+    node.attach_chain(chain, Mempool(chain))
+
+    def too_late(peer: Peer) -> None:  # their tasks are cancelled before they have begun
+        node.gossip.blocks._begin(peer, block.hash, None, None, block.height)
+        node.gossip.transactions._ask_for(peer, Mempool(chain), [b"t" * 32])
+
+    node.on_peer_disconnected.append(too_late)
+    async with node:
+        raw = await RawPeer.meet(node)
+        await until(lambda: node.peers)
+        leaving = asyncio.ensure_future(raw.read_goodbye())
+        leaving.add_done_callback(lambda _: raw.writer.close())
+    await leaving
+    node.on_peer_disconnected.clear()
+    async with node, await RawPeer.meet(node) as raw:
+        raw.send(NewTransactionMessage(announced=(b"t" * 32,)))
+        assert (await next_of(raw, GetTransactionsMessage)).hashes == (b"t" * 32,)
+        raw.send(NewBlockHashesMessage(hashes=((block.hash, block.height),)))
+        assert (await next_of(raw, GetBlocksMessage)).start_height == block.height
 
 
 async def test_a_header_that_breaks_a_rule_makes_nobody_ask_for_its_block() -> None:
