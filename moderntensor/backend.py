@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from .errors import EnginesMissingError
 
 __all__ = ["NAME", "framing", "headers", "layout", "merkle", "signatures"]
 
@@ -29,9 +32,10 @@ else:
     try:
         from ._ext import framing, headers, layout, merkle, signatures  # type: ignore[no-redef]
     except ImportError as error:
-        raise ImportError(
-            "the compiled engines of moderntensor are missing "
-            f"({error}). Build them with `pip install .` (or `pip install -e .` in a checkout; "
-            "a C compiler is needed), or ask for the slower pure-Python engines by setting "
-            "MODERNTENSOR_PURE=1."
+        raise EnginesMissingError(
+            f"the compiled engines of moderntensor are missing in {Path(__file__).parent} "
+            f"({error}). In a checkout `pip install -e .` builds them (a C compiler is needed); "
+            "after `pip install .` run Python elsewhere than in the checkout, whose own package "
+            "would hide the installed one. MODERNTENSOR_PURE=1 asks for the slower pure-Python "
+            "engines."
         ) from error

@@ -11,6 +11,10 @@ class ModernTensorError(Exception):
     """Base of every exception raised on purpose by this package."""
 
 
+class EnginesMissingError(ModernTensorError, ImportError):
+    """The compiled engines are not there; the message says how to build them."""
+
+
 # --- bytes ---------------------------------------------------------------------------------
 
 

@@ -48,6 +48,15 @@ def test_unbuilt_tree_says_how_to_build(unbuilt: Path) -> None:
     assert "MODERNTENSOR_PURE=1" in result.stderr
 
 
+def test_the_command_of_an_unbuilt_tree_says_so_in_one_line(unbuilt: Path) -> None:
+    code = "from moderntensor.cli import main; raise SystemExit(main(['--version']))"
+    result = run_python(code, unbuilt)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("moderntensor: error: the compiled engines")
+    assert "pip install -e ." in line
+
+
 def test_unbuilt_tree_runs_pure_when_asked(unbuilt: Path) -> None:
     code = "import moderntensor.backend as b; print(b.NAME, b.framing.__name__)"
     result = run_python(code, unbuilt, MODERNTENSOR_PURE="1")

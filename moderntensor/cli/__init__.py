@@ -20,8 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import typer  # noqa: PLC0415 - `import moderntensor.cli` stays light
 
-    from ..errors import ModernTensorError  # noqa: PLC0415
-    from .app import app  # noqa: PLC0415
+    from ..errors import EnginesMissingError, ModernTensorError  # noqa: PLC0415
+
+    try:
+        from .app import app  # noqa: PLC0415
+    except EnginesMissingError as error:
+        return _fail(str(error))
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)  # by itself it would leave temporary files
