@@ -55,7 +55,9 @@ def test_shown_output_is_what_the_demo_prints() -> None:
 def test_the_example_runs_against_the_node_beside_it(tmp_path: Path) -> None:
     """As written, but for the ports."""
     (serve,) = (block for block in blocks("sh") if "moderntensor node" in block)
-    new, node = (shlex.split(line) for line in serve.splitlines())
+    aside, new, node = (shlex.split(line) for line in serve.splitlines())
+    assert aside[0] == "mkdir"
+    assert aside[-2:] == ["cd", aside[1]]  # tmp_path here: any place but the clone
     assert new.pop(0) == node.pop(0) == "moderntensor"
     succeed(*new, cwd=tmp_path)
     with running(*(word.replace("30304", "0") for word in node), cwd=tmp_path) as server:
