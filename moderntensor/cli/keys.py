@@ -18,7 +18,10 @@ app = typer.Typer(help="Make and show keys.", no_args_is_help=True)
 @app.command("new")
 def new(
     path: Annotated[
-        Path, typer.Argument(help="The file to write; it must not exist yet. Mode 0600.")
+        Path,
+        typer.Argument(
+            metavar="PATH", help="The file to write, with mode 0600; it must not exist yet."
+        ),
     ],
 ) -> None:
     """Make a key pair and store it in PATH. It signs both transactions and blocks."""
@@ -28,7 +31,7 @@ def new(
 
 
 @app.command("show")
-def show(path: Annotated[Path, typer.Argument(help="A key file.")]) -> None:
+def show(path: Annotated[Path, typer.Argument(metavar="PATH", help="A key file.")]) -> None:
     """Show the public half of the key in PATH."""
     _show(path, load_key(path))
 
