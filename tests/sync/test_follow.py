@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from helpers.chains import SetClock
+from helpers.forks import SetClock
 from helpers.sync_nodes import (
     CONFIG,
     SETTINGS,

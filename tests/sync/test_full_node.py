@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from helpers.chains import SetClock
+from helpers.forks import SetClock
 from helpers.sync_nodes import ACCOUNTS, CONFIG, SETTINGS, VALIDATORS, extend, grown, serving, until
 
 from moderntensor.blockchain.genesis import ChainConfig
