@@ -40,7 +40,6 @@ _MAX_DEPTH: Final = 32  # LMDB's own bound on a cursor's stack
 
 _BRANCH: Final = 0x01
 _LEAF: Final = 0x02
-_OVERFLOW: Final = 0x04
 _META: Final = 0x08
 _BIG: Final = 0x01  # flag of a leaf node: the value is on overflow pages
 
