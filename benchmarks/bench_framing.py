@@ -23,6 +23,8 @@ def items(size: int) -> list[tuple[int, bytes]]:
 
 
 def note(benchmark: Any, frames: int, size: int) -> None:
+    if not benchmark.stats:  # benchmarks that only run as tests are not timed
+        return
     seconds = benchmark.stats["min"]
     benchmark.extra_info["frames_per_second"] = round(frames / seconds)
     benchmark.extra_info["gigabytes_per_second"] = round(frames * (size + 5) / seconds / 1e9, 3)
