@@ -122,6 +122,7 @@ class Handshake:
             on_frames=self._on_frames,
             on_error=self._on_error,
             on_closed=self._on_closed,
+            write_stall=host.config.send_stall_timeout,
         )
         # Until when HELLO must be complete; set when the socket is open.
         self.deadline: asyncio.TimerHandle | None = None

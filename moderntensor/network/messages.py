@@ -214,9 +214,11 @@ class HeadersMessage(Reply):
 
     @property
     def count(self) -> int:
+        """How many headers it carries."""
         return int.from_bytes(self.headers[:2], "big")
 
     def fault(self) -> str | None:
+        """As every reply; and an announcement (request_id 0) is OK and short."""
         if self.request_id == 0:
             if self.status != Status.OK:
                 return "an announcement is OK"
@@ -305,6 +307,7 @@ class GetStateMessage(Request):
     prefix: Key32 = ZERO_HASH
 
     def fault(self) -> str | None:
+        """Bits of the prefix beyond its depth are zero."""
         if _beyond(self.depth, self.prefix):
             return f"prefix has bits beyond depth {self.depth}"
         return None
@@ -321,9 +324,11 @@ class StateMessage(Reply):
 
     @property
     def count(self) -> int:
+        """How many accounts it carries."""
         return int.from_bytes(self.accounts[:4], "big")
 
     def fault(self) -> str | None:
+        """As every reply, but a subtree is whole or not there."""
         if self.status == Status.PARTIAL:
             return "STATE is never PARTIAL"
         return Reply.fault(self)
@@ -338,6 +343,7 @@ class GetStateNodesMessage(Request):
     paths: Annotated[list16[tuple[u8, Key32]], Max(MAX_STATE_NODES)]
 
     def fault(self) -> str | None:
+        """Bits of each prefix beyond its depth are zero."""
         for index, (depth, prefix) in enumerate(self.paths):
             if _beyond(depth, prefix):
                 return f"paths[{index}] has bits beyond depth {depth}"

@@ -148,6 +148,7 @@ class Reply(Message):
         return len(getattr(self, self.LAYOUT.names[-1]))
 
     def fault(self) -> str | None:
+        """Items come with OK and PARTIAL alone, and PARTIAL with at least one."""
         if self.status == Status.OK:
             return None
         if self.status == Status.PARTIAL:

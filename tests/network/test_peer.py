@@ -348,6 +348,18 @@ async def test_who_asks_and_never_reads_is_told_busy_and_then_dropped() -> None:
         assert not node.peers
 
 
+async def test_who_reads_nothing_is_given_up_after_the_time_that_the_settings_give() -> None:
+    async with met({"send_stall_timeout": 0.2}) as (node, peer, raw):
+        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        news = NewTransactionMessage(transactions=(b"\0" * 100_000,) * 2)
+        for _ in range(70):  # 14 MB: more than the sockets hold, less than may wait
+            peer.send(news)
+            await asyncio.sleep(0)
+        await until(lambda: peer.closed)
+        assert "read nothing for 0.2 s" in peer.drop_reason
+        assert not node.peers
+
+
 async def test_a_failing_answer_is_our_fault_and_said_as_busy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
