@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from ..config import NodeConfig
 from ..errors import ConnectError, HandshakeError
 from ..runtime import Runtime
 from .addresses import is_local
@@ -30,6 +31,7 @@ class Gate:
     def __init__(self, host: GateHost) -> None:
         self._node = host
         self.runtime: Runtime = host.runtime
+        self.config: NodeConfig = host.config
         self.refusals = Refusals()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}
@@ -59,7 +61,7 @@ class Gate:
 
     def refuse(self, host: str, port: int) -> None:
         """Neither dial nor admit this address for the time that the configuration gives."""
-        now, seconds = self.runtime.loop_time(), self._node.config.refusal_time
+        now, seconds = self.runtime.loop_time(), self.config.refusal_time
         if not port and is_local(host):
             return  # nobody in particular: all who do not listen on this machine
         self.refusals.refuse(refusal_key(host, port), now, seconds)
@@ -90,7 +92,7 @@ class Gate:
             self._set_deadline(handshake)
 
     def _set_deadline(self, handshake: Handshake) -> None:
-        seconds = self._node.config.handshake_timeout
+        seconds = self.config.handshake_timeout
         handshake.deadline = asyncio.get_running_loop().call_later(
             seconds, handshake.give_up, f"no HELLO within {seconds:g} s"
         )
@@ -105,7 +107,7 @@ class Gate:
             if self._recent_hosts.remaining(host, now):
                 handshake.give_up("one attempt per interval")
             else:
-                self._recent_hosts.refuse(host, now, self._node.config.redial_interval)
+                self._recent_hosts.refuse(host, now, self.config.redial_interval)
 
     # --- judging ---------------------------------------------------------------------------
 

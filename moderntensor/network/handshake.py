@@ -7,6 +7,7 @@ import logging
 from typing import Protocol
 
 from ..backend import framing
+from ..config import NodeConfig
 from ..errors import (
     DecodeError,
     FrameError,
@@ -75,6 +76,7 @@ def check_hello(
 class HandshakeHost(Protocol):
     """What a handshake needs of the node."""
 
+    config: NodeConfig
     runtime: Runtime
 
     def opened(self, handshake: Handshake) -> None:

@@ -358,6 +358,7 @@ async def test_who_reads_nothing_is_given_up_after_the_time_that_the_settings_gi
         await until(lambda: peer.closed)
         assert "read nothing for 0.2 s" in peer.drop_reason
         assert not node.peers
+        raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
 
 
 async def test_a_failing_answer_is_our_fault_and_said_as_busy(
