@@ -110,6 +110,7 @@ class FullNode:
             raise
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
         self._synced = asyncio.Event()
         self._failure: BaseException | None = None
         self._running = False
@@ -141,25 +142,33 @@ class FullNode:
     async def stop(self) -> None:
         """Stop producing, then syncing, then the network, then close the store; idempotent. A
         node that was stopped cannot be started again. Raises what ended one of its tasks before,
-        if anything did."""
-        if self._closed:
+        if anything did. Who is cancelled here, like a callback of the sync that it ends, leaves a
+        stop behind that goes on."""
+        if self._ending is None:
+            self._closed = True
+            self._running = False
+            self._stopping.set()
+            self._ending = asyncio.create_task(self._end(), name="stop")
+        elif self._ending.done():
             return
-        self._closed = True
-        self._running = False
-        self._stopping.set()
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         try:
-            await self.sync.stop()
+            for task in tuple(self._tasks):
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
         finally:
             try:
-                await self.p2p.stop()
+                await self.sync.stop()
             finally:
-                if self._owns_runtime:
-                    self.runtime.close()  # ends the writer before its store is closed
-                self.state_db.close()
+                try:
+                    await self.p2p.stop()
+                finally:
+                    if self._owns_runtime:
+                        self.runtime.close()  # ends the writer before its store is closed
+                    self.state_db.close()
         if self._failure is not None:
             raise self._failure
 
