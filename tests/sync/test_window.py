@@ -10,14 +10,8 @@ import pytest
 from moderntensor.config import NodeConfig
 from moderntensor.network.messages import DisconnectCode
 from moderntensor.network.sync.pace import Capacity, Patience
-from moderntensor.network.sync.sources import (
-    Kind,
-    Misbehaviour,
-    Refused,
-    Source,
-    SourcePool,
-    Unanswered,
-)
+from moderntensor.network.sync.source import Kind, Misbehaviour, Refused, Source, Unanswered
+from moderntensor.network.sync.sources import SourcePool
 from moderntensor.network.sync.status import RATE_SPAN, Meter, Rate, SyncPhase, SyncStatus
 from moderntensor.network.sync.window import Attempt, Job, Unobtainable, Window
 from moderntensor.runtime import Runtime
@@ -74,9 +68,9 @@ class Numbered(Job):
         if outcome == "hang":
             await asyncio.Event().wait()
         if outcome == "part":
-            attempt.source.delivered_at = asyncio.get_running_loop().time()
+            attempt.source.delivered_at[Kind.BODIES] = asyncio.get_running_loop().time()
             return
-        attempt.source.delivered_at = asyncio.get_running_loop().time()
+        attempt.source.delivered_at[Kind.BODIES] = asyncio.get_running_loop().time()
         self.held_bytes = 10
         self.done = True
 
@@ -303,3 +297,28 @@ def test_status_counts_the_time_to_go() -> None:
     done = status(current_height=500)
     assert (done.progress, done.eta_seconds) == (1.0, 0.0)
     assert status(start_height=500, current_height=500).progress == 1.0
+
+
+async def test_ever_new_claims_of_what_cannot_be_followed_bind_nobody() -> None:
+    dreamer, honest = StandInPeer("dreamer", 90), StandInPeer("honest", 50)
+    pool = pool_of(dreamer, honest, follow_interval=0.05)
+    claim = pool.best_claim(0)
+    assert claim is not None
+    pool.dismiss(claim.source, hopeless=True)
+    dreamer.best_height, dreamer.best_hash = 91, b"\1" * 32
+    second = pool.best_claim(0)
+    assert second is not None
+    assert (second.source.peer, pool.highest_claim()) == (honest, 50)
+    assert await pool.changed(lambda: pool.highest_claim() == 91, 5)  # looked at again later
+
+
+async def test_headers_served_do_not_excuse_bodies_withheld() -> None:
+    miser, honest = StandInPeer("miser"), StandInPeer("honest")
+    pool = pool_of(miser, honest)
+    asked = pool.now()
+    sources = {source.peer.address: source for source in pool}
+    await asyncio.sleep(0.001)
+    pool.delivered(sources["honest"], Kind.BODIES, 1, 100, 0.1)
+    pool.delivered(sources["miser"], Kind.HEADERS, 1, 100, 0.1)
+    pool.overdue(sources["miser"], Kind.BODIES, asked)
+    assert (honest.code, miser.code) == (None, DisconnectCode.TIMEOUT)

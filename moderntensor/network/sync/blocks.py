@@ -15,7 +15,8 @@ from ..messages import BlockBodiesMessage, DisconnectCode, GetBlockBodiesMessage
 from .context import SyncContext
 from .headers import HeaderStage
 from .settle import settled
-from .sources import Kind, Misbehaviour, Refused, SourcePool
+from .source import Kind, Misbehaviour, Refused
+from .sources import SourcePool
 from .window import Attempt, Job, Window
 
 # Bodies are shared out evenly among the workers, since each call waits for the GIL a few times;
@@ -224,11 +225,12 @@ class BlockStage:
 
     async def _commit(self, first: int, bodies: list[PreparedBody], hashes: list[bytes]) -> None:
         before = self._chain.head
-        self.applying = True
+        self.applying = True  # and telling of it, which may take its time as well
         try:
             batch = await settled(
                 self._runtime.run_writer(self._chain.apply_bodies, first, bodies, hashes=hashes)
             )
+            await self._applied(first, batch)
         except InvalidBlockError as error:
             # The good blocks before it are committed, if they make a longer chain.
             after = self._chain.head
@@ -240,4 +242,3 @@ class BlockStage:
             raise ChainRejected(error) from error
         finally:
             self.applying = False
-        await self._applied(first, batch)

@@ -14,14 +14,13 @@ import logging
 from typing import Final
 
 from ...backend import headers as engine
-from ...blockchain.chain import Blockchain
-from ...blockchain.rules import verify_header_signatures
 from ...errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
-from ...runtime import Runtime
 from ..messages import DisconnectCode, GetHeadersMessage, HeadersMessage, Status
 from .context import SyncContext
+from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse
 from .settle import settled
-from .sources import Claim, Kind, Misbehaviour, Refused, Source, SourcePool, Unanswered
+from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
+from .sources import SourcePool
 from .window import Attempt, Job, Unobtainable, Window
 
 log = logging.getLogger(__name__)
@@ -29,96 +28,14 @@ log = logging.getLogger(__name__)
 HeaderBatch = engine.HeaderBatch
 Anchor = engine.Anchor
 
-SIGNATURE_SLICE: Final = 192  # signatures per worker call: 8 ms, and up to 5 to get the GIL
 SKELETON_HEADERS: Final = 256  # pins asked for at once: 49,152 headers ahead, 75 KB
 SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB
+KNOWN_BATCHES: Final = 16  # looked through for the first new header after a sparse locator's fork
 HEADERS_PER_COMMIT: Final = 4096  # a commit costs one disk sync, however many headers it holds
 
 
 class Refork(Exception):  # noqa: N818  (an outcome, no error)
     """The best chain leaves the pending one: what is in flight belongs to the old one."""
-
-
-class SkeletonFalse(Exception):  # noqa: N818  (an outcome, no error)
-    """A good range proves that the skeleton is not one chain."""
-
-
-class FutureHeaders(Exception):  # noqa: N818  (an outcome, no error)
-    """A range runs ahead of our clock; nobody is to blame."""
-
-
-class HeaderChecker:
-    """What every batch goes through before it is stored: rules, then signatures in threads."""
-
-    def __init__(self, chain: Blockchain, runtime: Runtime) -> None:
-        self._chain = chain
-        self._runtime = runtime
-
-    @property
-    def now(self) -> int:
-        """Unix seconds."""
-        return int(self._runtime.wall_time())
-
-    async def signatures(self, batch: HeaderBatch) -> None:
-        """Raises Misbehaviour at the first bad one."""
-        found = await asyncio.gather(
-            *(
-                self._runtime.run(
-                    verify_header_signatures, batch, i, min(i + SIGNATURE_SLICE, len(batch))
-                )
-                for i in range(0, len(batch), SIGNATURE_SLICE)
-            )
-        )
-        for bad in found:
-            if bad is not None:
-                raise Misbehaviour(
-                    DisconnectCode.BAD_HEADER, f"header {batch.height(bad)}: bad signature"
-                )
-
-    async def attached(self, batch: HeaderBatch) -> tuple[Anchor, HeaderBatch]:
-        """Check a batch that must begin after a header that we know. Returns where, and the
-        batch without what lies in the future. Raises FinalityError and Misbehaviour."""
-        try:
-            anchor = await self._runtime.run(self._chain.check_headers, batch, self.now)
-        except UnknownParentError as error:
-            raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
-        except InvalidBlockError as error:
-            raise Misbehaviour(DisconnectCode.BAD_BLOCK, str(error)) from error
-        except HeaderChainError as error:
-            if error.rule != "future":
-                raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
-            batch = batch[: error.index]
-            if not len(batch):
-                raise FutureHeaders from None
-            anchor = await self._runtime.run(self._chain.check_headers, batch, self.now)
-        await self.signatures(batch)
-        return anchor, batch
-
-    async def segment(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:
-        """Check a range between two pins. Raises Misbehaviour, SkeletonFalse, FutureHeaders."""
-        batch = await self._runtime.run(self._rules, data, anchor, end_hash)
-        await self.signatures(batch)
-        return batch
-
-    def _rules(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:
-        batch = HeaderBatch.from_concatenated(data)
-        # Linked among themselves and ending in the pin: then the first parent is as true.
-        if batch.hash(-1) != end_hash:
-            raise Misbehaviour(DisconnectCode.BAD_HEADER, "a range that does not end in its pin")
-        good, rule = batch.check_prefix(anchor, self._chain.config.rules, self.now)
-        if rule == "future":
-            raise FutureHeaders
-        if rule == "previous_hash" and good == 0:
-            # The pin it begins at may be false in every way, so nothing of it counts here.
-            own = Anchor(batch.previous_hash(0), anchor.height, self._chain.config.timestamp)
-            if batch.check_prefix(own, self._chain.config.rules, self.now)[1] is None:
-                raise SkeletonFalse
-        if rule is not None:
-            raise Misbehaviour(
-                DisconnectCode.BAD_HEADER,
-                str(HeaderChainError(good, anchor.height + 1 + good, rule)),
-            )
-        return batch
 
 
 class SegmentJob(Job):
@@ -229,7 +146,11 @@ class HeaderStage:
             if anchor is not None:
                 await self._fill(target, anchor)
         except Unanswered:
-            pass  # it rests: another leader, if there is one
+            # It rests: another leader, if there is one. That we left other headers for its chain,
+            # which it then does not show, must not go on for ever.
+            if leader.owed_height > self._chain.header_head.height:
+                self._pool.broke_claim(leader)
+            leader.owed_height = 0
         except Refused:
             self._pool.broke_claim(leader)
         except FutureHeaders:
@@ -239,6 +160,8 @@ class HeaderStage:
             self._pool.part(leader, DisconnectCode.USELESS, "a chain that forks off too deep")
         except Misbehaviour as fault:
             self._pool.convict(leader, fault)
+        else:
+            leader.owed_height = 0
 
     async def _ask(self, leader: Source, request: GetHeadersMessage) -> HeadersMessage:
         """A request of the leader; it may hold us up for as long as one peer may. Refused if the
@@ -248,7 +171,7 @@ class HeaderStage:
         if not reply.count:
             raise Refused
         self._pool.patience.served()
-        self._pool.delivered(
+        self._pool.measured(
             leader, Kind.HEADERS, reply.count, len(reply.headers), self._pool.now() - began
         )
         return reply
@@ -272,13 +195,22 @@ class HeaderStage:
             checked = checked[: max(0, self._limit + 1 - batch.height(0))]
         if not len(checked):
             raise FutureHeaders
+        for _ in range(KNOWN_BATCHES):
+            # Nothing new yet, as locators have gaps: only what is makes us leave what we have.
+            if fork.hash != checked.hash(-1):
+                break
+            checked = await self._more(leader, target, checked)
+            fork, checked = await self._checker.attached(checked)
+        if fork.hash == checked.hash(-1) and fork.height <= self._chain.head.height:
+            raise Refused  # no branch that may be followed begins so far down
         if fork.hash != self._chain.header_head.hash:
-            await self._leave_pending(fork)
+            await self._leave_pending(leader, fork)
         collected = [checked]
         while collected[-1].height(-1) <= self._chain.head.height:
             # A competing branch counts once it is longer; it is no deeper than may be undone.
             collected.append(await self._more(leader, target, collected[-1]))
-        await self._store(collected, leader)
+        if not await self._store(collected, leader) and fork.hash != checked.hash(-1):
+            raise Refused  # it shows less than it claims
         if ahead:
             raise FutureHeaders
         if len(batch) < self._per_request and reply.status == Status.OK:
@@ -299,10 +231,11 @@ class HeaderStage:
         except SkeletonFalse:
             raise Refused from None  # its chain has changed meanwhile
 
-    async def _leave_pending(self, fork: Anchor) -> None:
+    async def _leave_pending(self, leader: Source, fork: Anchor) -> None:
         """The best chain leaves the candidate at `fork`: forget the candidate above it."""
         span = self._chain.pending_span()
         if span is not None:
+            leader.owed_height = self._chain.header_head.height + 1
             above = fork.height + 1 if fork.height > self._chain.head.height else span[0]
             await settled(self._runtime.run_writer(self._chain.drop_pending, above))
             raise Refork
@@ -326,6 +259,7 @@ class HeaderStage:
         window: Window[SegmentJob] = Window(
             self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, most_bytes=2**62
         )
+        fault: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(window.run())
@@ -333,12 +267,12 @@ class HeaderStage:
                 group.create_task(self._join(window))
         except* SkeletonFalse:
             fault = Misbehaviour(DisconnectCode.BAD_HEADER, "its skeleton is not one chain")
-            self._pool.convict(leader, fault)
         except* Unobtainable:
-            # The leader was asked too: it no longer has what it showed.
-            self._pool.broke_claim(leader)
-        except* FutureHeaders:
-            self._pool.dismiss(leader, hopeless=True)
+            fault = Refused()  # the leader was asked too: it no longer has what it showed
+        except* (FutureHeaders, FinalityError, Misbehaviour) as caught:
+            fault = _first(caught)
+        if fault is not None:
+            raise fault
 
     async def _feed(
         self, window: Window[SegmentJob], skeleton: HeaderBatch, anchor: Anchor
@@ -362,20 +296,42 @@ class HeaderStage:
                 job = window.take_ready() if size < HEADERS_PER_COMMIT else None
             await self._store(batches, *suppliers)
 
-    async def _store(self, batches: list[HeaderBatch], *suppliers: Source) -> None:
+    async def _store(self, batches: list[HeaderBatch], *suppliers: Source) -> int:
+        """How many were new. Raises Refork where what they stand on is gone, Misbehaviour where
+        one is known to be invalid, FinalityError."""
         batch = batches[0]
         if len(batches) > 1:
             data = b"".join(part.encode()[2:] for part in batches)
             batch = HeaderBatch.from_concatenated(data)
-        stored = await settled(
-            self._runtime.run_writer(self._chain.add_headers, batch, signatures_checked=True)
-        )
+        try:
+            stored = await settled(
+                self._runtime.run_writer(self._chain.add_headers, batch, signatures_checked=True)
+            )
+        except UnknownParentError as error:
+            raise Refork from error  # a block of our own has moved the head meanwhile
+        except InvalidBlockError as error:
+            fault = Misbehaviour(DisconnectCode.BAD_BLOCK, str(error))
+            for source in suppliers:
+                self._pool.convict(source, fault)
+            raise fault from error
+        except HeaderChainError as error:
+            if error.rule != "future":
+                raise
+            raise FutureHeaders from error  # our clock was set back
         height = batch.height(-1)
         for source in suppliers:
             self._suppliers[source] = max(height, self._suppliers.get(source, 0))
         if stored:
             self._meter.headers_stored(stored, height)
+            for source in suppliers:
+                self._pool.useful(source, Kind.HEADERS)
             self.grown.set()
+        return stored
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _last(batch: HeaderBatch) -> Anchor:

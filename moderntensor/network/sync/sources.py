@@ -6,16 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from enum import IntEnum
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from ...config import NodeConfig
 from ...errors import NetworkError, PeerBusyError, RequestTimeoutError
 from ...runtime import Runtime
-from ..messages import DisconnectCode, Reply, Request, Status
+from ..messages import DisconnectCode, HeadersMessage, Reply, Request, Status
 from ..p2p import P2PNode
 from ..peer import Peer
-from .pace import Capacity, Patience
+from .pace import Patience
+from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
 from .status import Meter
 
 log = logging.getLogger(__name__)
@@ -27,72 +27,9 @@ MAX_REST_SECONDS: Final = 10.0  # a peer cannot ask for a longer one
 MAX_DISMISSED: Final = 64  # claims remembered as dismissed, per peer
 MAX_BROKEN_CLAIMS: Final = 3  # claims not kept until a peer is useless,
 BROKEN_CLAIM_PAUSES: Final = 12  # if no more than so many dismissals' time lay between them
+BUSY_REQUESTS: Final = 4  # requests' time of nothing but "busy" until a peer serves nothing
 SILENT_REQUESTS: Final = 2  # requests' time without an answer until a peer serves nothing
 POLL_SECONDS: Final = 1.0  # claims move with announcements and PONGs, which nobody reports
-
-
-class Kind(IntEnum):
-    """What is asked for; each has its own limits and rates."""
-
-    HEADERS = 0
-    BODIES = 1
-
-
-class Refused(Exception):  # noqa: N818  (an outcome, no error)
-    """The peer does not have what was asked for (NOT_FOUND, PRUNED); no blame."""
-
-
-class Unanswered(Exception):  # noqa: N818  (an outcome, no error)
-    """No answer this time: busy, timed out or gone; the pool has taken note."""
-
-
-class Misbehaviour(Exception):  # noqa: N818  (an outcome, no error)
-    """The peer served something false. `code` is the DISCONNECT code."""
-
-    def __init__(self, code: DisconnectCode, reason: str) -> None:
-        self.code = code
-        self.reason = reason
-        super().__init__(code, reason)
-
-
-class Claim(NamedTuple):
-    """The head that a peer says it has."""
-
-    height: int
-    hash: bytes
-    source: Source
-
-
-class Source:
-    """One peer as the sync sees it."""
-
-    __slots__ = (
-        "broken_at",
-        "broken_claims",
-        "capacity",
-        "delivered_at",
-        "dismissed",
-        "hopeless",
-        "in_flight",
-        "peer",
-        "rests_until",
-        "silent_since",
-    )
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.capacity = (Capacity(), Capacity())  # by Kind
-        self.in_flight = [0, 0]  # by Kind
-        self.rests_until = 0.0  # loop time
-        self.delivered_at = float("-inf")  # loop time of its last useful item
-        self.silent_since: float | None = None  # loop time of the first request left unanswered
-        self.dismissed: dict[bytes, float] = {}  # claimed hash → loop time until it may be followed
-        self.hopeless: bytes | None = None  # a claimed hash that cannot be reached now
-        self.broken_claims = 0
-        self.broken_at = 0.0  # loop time of the last of them
-
-    def __repr__(self) -> str:
-        return f"<{self.peer.address}>"
 
 
 class SourcePool:
@@ -181,7 +118,11 @@ class SourcePool:
             if _is_dismissed(source, now):
                 continue
             # Among equals, who delivered last; among those, any.
-            rank = (source.peer.best_height, source.delivered_at, self._runtime.random.random())
+            rank = (
+                source.peer.best_height,
+                max(source.delivered_at),
+                self._runtime.random.random(),
+            )
             if best_rank is None or rank > best_rank:
                 best_rank = rank
                 best = Claim(source.peer.best_height, source.peer.best_hash, source)
@@ -194,7 +135,7 @@ class SourcePool:
             (
                 source.peer.best_height
                 for source in self._sources.values()
-                if source.peer.best_hash != source.hopeless or not _is_dismissed(source, self.now())
+                if source.hopeless_until <= self.now()
             ),
             default=0,
         )
@@ -231,7 +172,11 @@ class SourcePool:
         times = [
             time
             for source in self._sources.values()
-            for time in (source.rests_until, source.dismissed.get(source.peer.best_hash, 0.0))
+            for time in (
+                source.rests_until,
+                source.hopeless_until,
+                source.dismissed.get(source.peer.best_hash, 0.0),
+            )
             if time > now
         ]
         return min(times, default=None)
@@ -266,11 +211,12 @@ class SourcePool:
     ) -> R:
         """One request to one peer. Returns only OK and PARTIAL replies; raises Refused where the
         peer does not have it, Unanswered where it did not answer."""
+        kind = Kind.HEADERS if reply_type is HeadersMessage else Kind.BODIES
         began = self.now()
         try:
             reply = await source.peer.request(request, seconds)
         except RequestTimeoutError:
-            self.overdue(source, began)
+            self.overdue(source, kind, began)
             self.rest(source, self.patience.seconds)
             self.patience.ran_out()
             raise Unanswered from None
@@ -283,18 +229,27 @@ class SourcePool:
         if not isinstance(reply, reply_type):
             raise Misbehaviour(DisconnectCode.PROTOCOL_ERROR, "a reply of another type")
         if reply.status == Status.BUSY:
-            source.silent_since = None
+            source.silent_since[kind] = None
             self.rest(source, reply.retry_ms / 1000 or REST_SECONDS)
+            self._was_busy(source, kind)
             raise Unanswered
         if reply.status not in (Status.OK, Status.PARTIAL):
-            source.silent_since = None
+            source.silent_since[kind] = source.busy_since[kind] = None
             raise Refused
         return reply
 
     def delivered(self, source: Source, kind: Kind, items: int, size: int, seconds: float) -> None:
-        """A peer served `items` of `size` bytes in all."""
-        source.delivered_at = self.now()
-        source.silent_since = None
+        """A peer served `items` of `size` bytes in all, which are wanted."""
+        self.measured(source, kind, items, size, seconds)
+        self.useful(source, kind)
+
+    def useful(self, source: Source, kind: Kind) -> None:
+        """What a peer served is wanted: it is neither silent nor only busy."""
+        source.delivered_at[kind] = self.now()
+        source.silent_since[kind] = source.busy_since[kind] = None
+
+    def measured(self, source: Source, kind: Kind, items: int, size: int, seconds: float) -> None:
+        """A peer served so much, be it wanted or not."""
         source.capacity[kind].delivered(items, seconds)
         self._meter.received(size)
 
@@ -308,36 +263,48 @@ class SourcePool:
         self.notify()
 
     def dismiss(self, source: Source, *, hopeless: bool = False) -> None:
-        """Do not follow what this peer claims now for a while; if `hopeless`, do not wait for it
-        either."""
+        """Do not follow what this peer claims now for a while; if `hopeless`, neither follow nor
+        wait for anything that it claims, lest it bind us by ever new claims."""
         if len(source.dismissed) >= MAX_DISMISSED:
             del source.dismissed[next(iter(source.dismissed))]
         source.dismissed[source.peer.best_hash] = self.now() + self._dismissal
         if hopeless:
-            source.hopeless = source.peer.best_hash
+            source.hopeless_until = self.now() + self._dismissal
 
     # --- parting --------------------------------------------------------------------------
 
-    def overdue(self, source: Source, since: float) -> None:
+    def overdue(self, source: Source, kind: Kind, since: float) -> None:
         """A peer left a request of loop time `since` unanswered. It is dropped if it gave nothing
-        since its first such request while others did: then it is not our line that is slow."""
+        of the kind since its first such request while others did: then our line is not slow."""
         for capacity in source.capacity:
             capacity.failed()
-        if source.delivered_at >= since or source not in self:
+        if source.delivered_at[kind] >= since or source not in self:
             return
-        if source.silent_since is None:
-            source.silent_since = since
-        silent = source.silent_since
-        if any(other.delivered_at > silent for other in self._sources.values()):
+        silent = source.silent_since[kind]
+        if silent is None:
+            silent = source.silent_since[kind] = since
+        if any(other.delivered_at[kind] > silent for other in self):
             self.part(source, DisconnectCode.TIMEOUT, "served nothing in time while others did")
         elif self.now() - silent >= SILENT_REQUESTS * self._request_timeout:
             self.part(source, DisconnectCode.TIMEOUT, "serves nothing")
 
+    def _was_busy(self, source: Source, kind: Kind) -> None:
+        """A peer that says "busy" and nothing else holds up the sync as well as a silent one, and
+        seems alive: it gets more time, but not for ever."""
+        now = self.now()
+        since = source.busy_since[kind]
+        if since is None:
+            source.busy_since[kind] = now
+        elif now - since >= BUSY_REQUESTS * self._request_timeout:
+            self.part(source, DisconnectCode.TIMEOUT, "is busy all the time")
+
     def part_from_silent(self) -> None:
         """All is done: those who were asked and gave nothing, while others did, are of no use."""
         for source in self:
-            silent = source.silent_since
-            if silent is not None and any(other.delivered_at > silent for other in self):
+            if any(
+                silent is not None and any(other.delivered_at[kind] > silent for other in self)
+                for kind, silent in enumerate(source.silent_since)
+            ):
                 self.part(source, DisconnectCode.TIMEOUT, "served nothing while others did")
 
     def broke_claim(self, source: Source) -> None:
@@ -365,4 +332,4 @@ class SourcePool:
 
 
 def _is_dismissed(source: Source, now: float) -> bool:
-    return source.dismissed.get(source.peer.best_hash, 0.0) > now
+    return max(source.hopeless_until, source.dismissed.get(source.peer.best_hash, 0.0)) > now

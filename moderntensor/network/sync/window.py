@@ -13,7 +13,8 @@ from collections import deque
 from typing import Generic, TypeVar
 
 from ...runtime import Runtime
-from .sources import Kind, Misbehaviour, Refused, Source, SourcePool, Unanswered
+from .source import Kind, Misbehaviour, Refused, Source, Unanswered
+from .sources import SourcePool
 
 
 class Attempt:
@@ -227,7 +228,7 @@ class Window(Generic[J]):
         others = [other for other in job.attempts.values() if other is not attempt]
         for other in others:
             if other.late:
-                self._pool.overdue(other.source, other.moved)
+                self._pool.overdue(other.source, self._kind, other.moved)
         if not job.done:
             return
         self._job_bytes += (job.held_bytes - self._job_bytes) * 0.2

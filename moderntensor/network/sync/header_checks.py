@@ -1,0 +1,102 @@
+"""What every batch of headers goes through before it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from ...backend import headers as engine
+from ...blockchain.chain import Blockchain
+from ...blockchain.rules import verify_header_signatures
+from ...errors import HeaderChainError, InvalidBlockError, UnknownParentError
+from ...runtime import Runtime
+from ..messages import DisconnectCode
+from .source import Misbehaviour
+
+HeaderBatch = engine.HeaderBatch
+Anchor = engine.Anchor
+
+SIGNATURE_SLICE: Final = 192  # signatures per worker call: 8 ms, and up to 5 to get the GIL
+
+
+class SkeletonFalse(Exception):  # noqa: N818  (an outcome, no error)
+    """A good range proves that the skeleton is not one chain."""
+
+
+class FutureHeaders(Exception):  # noqa: N818  (an outcome, no error)
+    """A range runs ahead of our clock; nobody is to blame."""
+
+
+class HeaderChecker:
+    """What every batch goes through before it is stored: rules, then signatures in threads."""
+
+    def __init__(self, chain: Blockchain, runtime: Runtime) -> None:
+        self._chain = chain
+        self._runtime = runtime
+
+    @property
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self._runtime.wall_time())
+
+    async def signatures(self, batch: HeaderBatch) -> None:
+        """Raises Misbehaviour at the first bad one."""
+        found = await asyncio.gather(
+            *(
+                self._runtime.run(
+                    verify_header_signatures, batch, i, min(i + SIGNATURE_SLICE, len(batch))
+                )
+                for i in range(0, len(batch), SIGNATURE_SLICE)
+            )
+        )
+        for bad in found:
+            if bad is not None:
+                raise Misbehaviour(
+                    DisconnectCode.BAD_HEADER, f"header {batch.height(bad)}: bad signature"
+                )
+
+    async def attached(self, batch: HeaderBatch) -> tuple[Anchor, HeaderBatch]:
+        """Check a batch that must begin after a header that we know. Returns where, and the
+        batch without what lies in the future. Raises FinalityError and Misbehaviour."""
+        now = self.now
+        while len(batch):
+            try:
+                anchor = await self._runtime.run(self._chain.check_headers, batch, now)
+            except UnknownParentError as error:
+                raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
+            except InvalidBlockError as error:
+                raise Misbehaviour(DisconnectCode.BAD_BLOCK, str(error)) from error
+            except HeaderChainError as error:
+                if error.rule != "future":
+                    raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
+                batch = batch[: error.index]  # which is looked at again: for invalid ones, say
+            else:
+                await self.signatures(batch)
+                return anchor, batch
+        raise FutureHeaders
+
+    async def segment(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:
+        """Check a range between two pins. Raises Misbehaviour, SkeletonFalse, FutureHeaders."""
+        batch = await self._runtime.run(self._rules, data, anchor, end_hash)
+        await self.signatures(batch)
+        return batch
+
+    def _rules(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:
+        batch = HeaderBatch.from_concatenated(data)
+        # Linked among themselves and ending in the pin: then the first parent is as true.
+        if batch.hash(-1) != end_hash:
+            raise Misbehaviour(DisconnectCode.BAD_HEADER, "a range that does not end in its pin")
+        good, rule = batch.check_prefix(anchor, self._chain.config.rules, self.now)
+        if rule == "future":
+            raise FutureHeaders
+        if rule == "previous_hash" and good == 0:
+            # The pin it begins at may be false in every way, so nothing of it counts here.
+            own = Anchor(batch.previous_hash(0), anchor.height, self._chain.config.timestamp)
+            if batch.check_prefix(own, self._chain.config.rules, self.now)[1] is None:
+                raise SkeletonFalse
+        if rule is not None:
+            # A chain against a checkpoint is another chain, not a broken one.
+            code = DisconnectCode.USELESS if rule == "checkpoint" else DisconnectCode.BAD_HEADER
+            error = HeaderChainError(good, anchor.height + 1 + good, rule)
+            raise Misbehaviour(code, str(error))
+        return batch

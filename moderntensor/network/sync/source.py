@@ -1,0 +1,79 @@
+"""One peer as a sync sees it, and what may come of asking it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from ..messages import DisconnectCode
+from ..peer import Peer
+from .pace import Capacity
+
+
+class Kind(IntEnum):
+    """What is asked for; each has its own limits and rates."""
+
+    HEADERS = 0
+    BODIES = 1
+
+
+class Refused(Exception):  # noqa: N818  (an outcome, no error)
+    """The peer does not have what was asked for (NOT_FOUND, PRUNED); no blame."""
+
+
+class Unanswered(Exception):  # noqa: N818  (an outcome, no error)
+    """No answer this time: busy, timed out or gone; the pool has taken note."""
+
+
+class Misbehaviour(Exception):  # noqa: N818  (an outcome, no error)
+    """The peer served something false. `code` is the DISCONNECT code."""
+
+    def __init__(self, code: DisconnectCode, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(code, reason)
+
+
+class Claim(NamedTuple):
+    """The head that a peer says it has."""
+
+    height: int
+    hash: bytes
+    source: Source
+
+
+class Source:
+    """One peer as the sync sees it."""
+
+    __slots__ = (
+        "broken_at",
+        "broken_claims",
+        "busy_since",
+        "capacity",
+        "delivered_at",
+        "dismissed",
+        "hopeless_until",
+        "in_flight",
+        "owed_height",
+        "peer",
+        "rests_until",
+        "silent_since",
+    )
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.capacity = (Capacity(), Capacity())  # by Kind
+        self.in_flight = [0, 0]  # by Kind
+        self.rests_until = 0.0  # loop time
+        # All three are loop times by Kind, for who serves the one may withhold the other.
+        self.delivered_at = [float("-inf"), float("-inf")]  # of its last useful item
+        self.silent_since: list[float | None] = [None, None]  # of the first unanswered request
+        self.busy_since: list[float | None] = [None, None]  # of the first of nothing but "busy"
+        self.dismissed: dict[bytes, float] = {}  # claimed hash → loop time until it may be followed
+        self.hopeless_until = 0.0  # loop time; nothing that it claims can be reached before
+        self.owed_height = 0  # that it has yet to show, since we left other headers for its chain
+        self.broken_claims = 0
+        self.broken_at = 0.0  # loop time of the last of them
+
+    def __repr__(self) -> str:
+        return f"<{self.peer.address}>"
