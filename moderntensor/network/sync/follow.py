@@ -122,9 +122,11 @@ class Follower:
                 async with self._writing:
                     if self.limit is None and not await self._import(announced):
                         behind = True
-            if behind and self.limit is None:
+            if behind and not self._manager.syncing:
                 async with self._writing:
-                    await self._catch_up_quietly()
+                    # A sync that began while we waited for our turn says itself where to stop.
+                    if self.limit is None and not self._manager.syncing:
+                        await self._catch_up_quietly()
 
     def _pause(self) -> float:
         """Seconds until claims are looked at, or an early block is asked for again."""

@@ -20,6 +20,7 @@ from ..peer import Peer
 from .context import SyncContext
 from .follow import Follower
 from .pipeline import Pipeline
+from .settle import settled
 from .sources import SourcePool
 from .status import Meter, SyncPhase, SyncResult, SyncStatus
 
@@ -62,6 +63,8 @@ class SyncManager:
         self._started = False
         self._run: asyncio.Task[SyncResult] | None = None
         self._joined = 0
+        self._calling: set[asyncio.Task[object] | None] = set()  # which are in a callback now
+        self._ending: asyncio.Task[None] | None = None
         self._goal = 0  # the best head heard of during this sync
 
     # --- life -----------------------------------------------------------------------------
@@ -86,16 +89,31 @@ class SyncManager:
         self._follower.start()
 
     async def stop(self) -> None:
-        """End a running sync and the following; nothing is left running. Idempotent."""
-        if not self._started:
-            return
-        self._started = False
-        if self._run is not None:
-            self._run.cancel()
-            await asyncio.wait([self._run])
-        await self._follower.stop()
-        self._pool.detach()
-        self._meter.phase = SyncPhase.IDLE
+        """End a running sync and the following; nothing is left running. Idempotent.
+
+        In a callback it ends what called that, at this `await` if it was not the last thing."""
+        caller = asyncio.current_task()
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end(caller), name="sync-stop")
+            self._ending.add_done_callback(self._ended_all)
+        if caller in self._calling:
+            await asyncio.shield(self._ending)  # which may wait for this very callback to end
+        else:
+            await settled(_joined(self._ending))
+
+    async def _end(self, caller: asyncio.Task[object] | None) -> None:
+        run = self._run
+        if run is not None and run is not caller:  # else it is complete and tells of it
+            run.cancel()
+            await asyncio.wait([run])
+        if self._started:
+            self._started = False
+            await self._follower.stop()
+            self._pool.detach()
+            self._meter.phase = SyncPhase.IDLE
+
+    def _ended_all(self, ending: asyncio.Task[None]) -> None:
+        self._ending = None
 
     async def wait_stopped(self) -> None:
         """Wait until following ends, by `stop()` or else by an error (of the store, mostly),
@@ -127,11 +145,13 @@ class SyncManager:
         node has bootstrap nodes, as long as dialling them may take. When a sync is running
         already, this joins it and returns its result.
 
-        Raises SyncError where there are no peers, or where nothing moved for
-        `NodeConfig.sync_give_up` seconds; StorageError from the store.
+        Raises SyncError where there are no peers, where nothing moved for
+        `NodeConfig.sync_give_up` seconds, and in a callback of this manager, which a sync would
+        have to wait for; StorageError from the store.
         """
         if target_height is not None and target_height < 0:
             raise ValueError(f"target_height: {target_height} is below 0")
+        self._refuse_callbacks()
         if self._run is None:
             self._run = asyncio.create_task(
                 self._synchronise(target_height, wait_for_peers), name="sync"
@@ -150,6 +170,10 @@ class SyncManager:
             raise
         finally:
             self._joined -= 1
+
+    def _refuse_callbacks(self) -> None:
+        if asyncio.current_task() in self._calling:
+            raise SyncError("a callback of the sync cannot wait for a sync")
 
     def _ended(self, run: asyncio.Task[SyncResult]) -> None:
         self._run = None
@@ -235,7 +259,8 @@ class SyncManager:
 
     async def handle_new_block(self, block: Block, peer: Peer) -> bool:
         """A block that a peer announced: import it, or find out from the peer what is missing.
-        Returns whether it is part of the executed chain now."""
+        Returns whether it is part of the executed chain now. SyncError in a callback."""
+        self._refuse_callbacks()
         return await self._follower.new_block(block, peer)
 
     # --- telling --------------------------------------------------------------------------
@@ -252,6 +277,7 @@ class SyncManager:
             heights = range(start, min(last + 1, start + CALLBACK_BLOCKS))
             for block in await self._runtime.run(self._blocks_at, heights):
                 await self._call(self.on_block_synced, block)
+        self._meter.touch()  # what listeners took is no silence of peers
 
     def _blocks_at(self, heights: range) -> list[Block]:
         found = (self.chain.get_block(height) for height in heights)
@@ -262,12 +288,20 @@ class SyncManager:
     ) -> None:
         if callback is None:
             return
+        task = asyncio.current_task()
+        self._calling.add(task)
         try:
             outcome = callback(*args)
             if inspect.isawaitable(outcome):
                 await outcome
         except Exception:
             log.exception("a callback of the sync failed")
+        finally:
+            self._calling.discard(task)
+
+
+async def _joined(task: asyncio.Task[None]) -> None:
+    await asyncio.shield(task)
 
 
 def _being_cancelled() -> bool:
