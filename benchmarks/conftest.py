@@ -43,7 +43,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for bench in getattr(session, "benchmarks", ()):
         twin = next((name for name in ("pure", "compiled") if name in bench.name), None)
         if twin is not None and not bench.has_error:
-            name = bench.name.replace(twin, "").replace("[-", "[").removesuffix("[]")
+            name = (
+                bench.name.replace(twin, "")
+                .replace("[-", "[")
+                .replace("-]", "]")
+                .removesuffix("[]")
+            )
             title = f"{bench.group or ''}: {name}"
             best.setdefault(title, {})[twin] = bench.stats.min
     rows = [(title, both) for title, both in best.items() if len(both) == 2]
