@@ -6,6 +6,7 @@ the path to the faulty value while it passes outwards.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 
@@ -46,17 +47,19 @@ def _expect(value: object, kind: type) -> None:
         raise Fault(f"must be {kind.__name__}, not {type(value).__name__}")
 
 
-class Node:
+class Node(ABC):
     """One compiled schema. `skip` verifies like `unpack` but makes nothing."""
 
     __slots__ = ("min_size",)
     min_size: int
 
+    @abstractmethod
     def pack(self, value: Any, out: bytearray) -> None:
-        raise NotImplementedError
+        """Append the encoding of `value`."""
 
+    @abstractmethod
     def unpack(self, data: bytes, pos: int, end: int) -> tuple[Any, int]:
-        raise NotImplementedError
+        """The value at `pos`, within `end`, and where the next one begins."""
 
     def skip(self, data: bytes, pos: int, end: int) -> int:
         return self.unpack(data, pos, end)[1]
