@@ -6,34 +6,12 @@ pytest benchmarks/bench_framing.py      # one family
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers.engines import engine
 
-
-class Engines:
-    """The engines of one twin, ``"pure"`` or ``"compiled"``, importable beside the other's."""
-
-    framing: ModuleType
-    layout: ModuleType
-    headers: ModuleType
-    merkle: ModuleType
-    signatures: ModuleType
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._package = {"pure": "moderntensor._pure", "compiled": "moderntensor._ext"}[name]
-
-    def __getattr__(self, engine: str) -> ModuleType:
-        return importlib.import_module(f"{self._package}.{engine}")
-
-
-@pytest.fixture(scope="session", params=["pure", "compiled"])
-def engine(request: pytest.FixtureRequest) -> Engines:
-    """Runs the benchmark once on each twin."""
-    return Engines(request.param)
+__all__ = ["engine"]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
