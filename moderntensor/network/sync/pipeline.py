@@ -49,9 +49,12 @@ class Pipeline:
             outcomes = list(_leaves(caught))
         else:
             return
-        for outcome in outcomes:
-            if not isinstance(outcome, (Refork, Unobtainable, ChainRejected, StaleBodiesError)):
-                raise outcome
+        expected = (Refork, Unobtainable, ChainRejected, StaleBodiesError)
+        faults = [outcome for outcome in outcomes if not isinstance(outcome, expected)]
+        if faults:
+            for other in faults[1:]:  # one can be raised, none is to be lost
+                faults[0].add_note(f"at the same time: {other!r}")
+            raise faults[0]
         for outcome in outcomes:
             if isinstance(outcome, ChainRejected):
                 self._blame(outcome)
