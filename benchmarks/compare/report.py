@@ -12,7 +12,6 @@ from rich.table import Table
 
 from .case import OURS, Mark, Outcome, Spread, Verdict
 
-
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
