@@ -61,6 +61,7 @@ def test_dependencies_are_those_of_pyproject() -> None:
         "## To run": project["project"]["dependencies"],
         "## To build": project["build-system"]["requires"],
         "## To test": project["project"]["optional-dependencies"]["test"],
+        "## To compare": project["project"]["optional-dependencies"]["bench"],
     }
     for heading, packages in declared.items():
         section = DEPENDENCIES[DEPENDENCIES.index(heading) :]

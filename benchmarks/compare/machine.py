@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import ssl
 import subprocess
 import sys
 from importlib import metadata
@@ -42,7 +43,7 @@ def describe() -> dict[str, Any]:
         "commit": _commit(),
         "engines": backend.NAME,
         "sha256": backend.headers.sha256_implementation(),
-        "openssl": __import__("ssl").OPENSSL_VERSION,
+        "openssl": ssl.OPENSSL_VERSION,
         "packages": {name: _version(name) for name in PACKAGES},
     }
 
