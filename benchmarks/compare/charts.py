@@ -46,17 +46,12 @@ def _panel(axes: Axes, case: dict[str, Any]) -> None:
     contenders = case["contenders"]
     places = range(len(contenders))
     values = [contender["median"] for contender in contenders]
-    bars = axes.barh(
+    axes.barh(
         places,
         values,
         height=0.72,
         color=[OURS_COLOUR if c["name"] == OURS else OTHER_COLOUR for c in contenders],
     )
-    labels = []
-    for contender in contenders:
-        times = f"   {OURS} is {ratio(contender['ratio']['median'])}" if contender["ratio"] else ""
-        labels.append(f"{amount(contender['median'])}{times}")
-    axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.errorbar(
         values,
         places,
@@ -68,6 +63,16 @@ def _panel(axes: Axes, case: dict[str, Any]) -> None:
         ecolor=TEXT,
         elinewidth=0.8,
     )
+    for place, contender in zip(places, contenders, strict=True):
+        times = f"    {OURS} is {ratio(contender['ratio']['median'])}" if contender["ratio"] else ""
+        axes.annotate(
+            f"{amount(contender['median'])}{times}",
+            (contender["high"], place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            verticalalignment="center",
+            fontsize=8,
+        )
     axes.set_yticks(places, [contender["name"] for contender in contenders])
     axes.invert_yaxis()
     axes.set_xlim(0, max(c["high"] for c in contenders) * 1.55)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 HEADER = struct.Struct("!IB")  # payload bytes, message type
@@ -134,7 +134,8 @@ class PlainData(PlainMessage):
 
 def to_plain(record: Any, plain: type[PlainMessage]) -> Any:
     """One of our records as its plain counterpart: bytes become hexadecimal."""
-    return plain(**{name: _jsonable(getattr(record, name)) for name in plain.__dataclass_fields__})
+    names = [field.name for field in fields(plain)]
+    return plain(**{name: _jsonable(getattr(record, name)) for name in names})
 
 
 def _jsonable(value: Any) -> Any:
