@@ -1,21 +1,25 @@
 # cython: language_level=3
 """Merkle trees: RFC 9162 lists, and the state tree with its proved counts.
 
-The compiled twin of `moderntensor/_pure/merkle.py` and `state_tree.py`, which say what
-everything means.
+The compiled twin of `moderntensor/_pure/merkle.py`, `state_tree.py` and `state_update.py`, which
+say what everything means.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
+from cpython.object cimport PyObject
+from libc.stdlib cimport qsort
 from libc.string cimport memcmp, memcpy, memset
 
-from moderntensor.errors import DecodeError
+from moderntensor.errors import DecodeError, StorageError
 
 include "sha256.pxi"
 
 __all__ = [
+    "NODE_LIMIT",
+    "StateTree",
     "body_root",
     "list_proof",
     "list_root",
@@ -63,3 +67,4 @@ cdef inline bytes hash_bytes(const uint8_t *digest):
 
 include "merkle_list.pxi"
 include "merkle_state.pxi"
+include "merkle_update.pxi"

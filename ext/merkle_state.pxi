@@ -4,6 +4,7 @@ cdef enum:
     ACCOUNT = 88
     RECORD = 120  # key and account
     NODE = 80  # left hash, left count u64, right hash, right count u64
+    ROW = 64  # key and leaf hash
     KEY_BITS = 256
 
 cdef bytes ZERO = bytes(32)
@@ -77,6 +78,14 @@ cdef int shared_bits(const uint8_t *one, const uint8_t *other) noexcept nogil:
         away <<= 1
         bits += 1
     return bits
+
+
+cdef void cut_key(uint8_t *out, const uint8_t *key, int depth) noexcept nogil:
+    # The first `depth` bits of a key, zeros behind them.
+    memset(out, 0, 32)
+    memcpy(out, key, <size_t>(depth // 8))
+    if depth % 8:
+        out[depth // 8] = key[depth // 8] & <uint8_t>(0xFF00 >> (depth % 8))
 
 
 def state_leaf(key, account):
@@ -173,16 +182,17 @@ cdef struct Climb:
     int held
 
 
-
 cdef int subtree(
-    const uint8_t *packed, size_t count, int depth, uint64_t threshold, void *nodes,
+    const uint8_t *accounts, size_t count, int depth, bint hashed, uint64_t threshold, void *nodes,
     uint8_t *out
 ) except -1 nogil:
-    # The hash of the subtree at `depth` over checked accounts, left to right in one pass. After
-    # an account, everything that ends with it is folded: up to where the next key turns away.
-    # Nodes with more than `threshold` accounts go to the list `nodes`, unless it is NULL.
+    # The hash of the subtree at `depth` over checked accounts, left to right in one pass. They
+    # are packed records or, if `hashed`, rows of key and leaf hash. After an account, everything
+    # that ends with it is folded: up to where the next key turns away. Nodes with more than
+    # `threshold` accounts go to the list `nodes`, unless it is NULL.
     cdef Climb climb
     cdef size_t i
+    cdef size_t stride = ROW if hashed else RECORD
     cdef int shared, shared_left = depth - 1, level
     cdef const uint8_t *key
     cdef uint8_t digest[32]
@@ -193,9 +203,12 @@ cdef int subtree(
     memset(out, 0, 32)
     climb.held = 0
     for i in range(count):
-        key = packed + i * RECORD
-        shared = shared_bits(key, key + RECORD) if i + 1 < count else depth - 1
-        record_hash(key, digest)
+        key = accounts + i * stride
+        shared = shared_bits(key, key + stride) if i + 1 < count else depth - 1
+        if hashed:
+            memcpy(digest, key + 32, 32)
+        else:
+            record_hash(key, digest)
         under = 1
         level = max(shared_left, shared)
         while level > shared:
@@ -225,10 +238,7 @@ cdef int subtree(
 
 cdef int keep_node(void *nodes, int depth, const uint8_t *key, const uint8_t *node) except -1 with gil:
     cdef uint8_t prefix[32]
-    memset(prefix, 0, 32)
-    memcpy(prefix, key, <size_t>(depth // 8))
-    if depth % 8:
-        prefix[depth // 8] = key[depth // 8] & <uint8_t>(0xFF00 >> (depth % 8))
+    cut_key(prefix, key, depth)
     (<list>nodes).append(
         (depth, hash_bytes(prefix), PyBytes_FromStringAndSize(<const char *>node, NODE)))
     return 0
@@ -245,7 +255,7 @@ def state_subtree(packed, depth=0, prefix=ZERO):
     cdef int level = depth
     cdef uint8_t out[32]
     with nogil:
-        subtree(data, count, level, 0, NULL, out)
+        subtree(data, count, level, False, 0, NULL, out)
     return hash_bytes(out), count
 
 
@@ -266,7 +276,7 @@ def state_nodes(packed, depth=0, prefix=ZERO, threshold=16):
         raise DecodeError(f"threshold: {threshold}, must be 1 to {MAX_COUNT}")
     over = threshold
     with nogil:
-        subtree(data, count, level, over, <void *>nodes, out)
+        subtree(data, count, level, False, over, <void *>nodes, out)
     return hash_bytes(out), count, nodes
 
 
@@ -304,12 +314,14 @@ def state_proof(packed, key):
         if other.stack[depth].depth:
             other.stack[depth].count = first - low
             subtree(
-                data + low * RECORD, first - low, depth + 1, 0, NULL, other.stack[depth].digest)
+                data + low * RECORD, first - low, depth + 1, False, 0, NULL,
+                other.stack[depth].digest)
             low = first
         else:
             other.stack[depth].count = high - first
             subtree(
-                data + first * RECORD, high - first, depth + 1, 0, NULL, other.stack[depth].digest)
+                data + first * RECORD, high - first, depth + 1, False, 0, NULL,
+                other.stack[depth].digest)
             high = first
         depth += 1
     proof = []

@@ -1,4 +1,7 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+NODE_LIMIT: int
 
 def sha256_implementation() -> str: ...
 def sha256_implementations() -> tuple[str, ...]: ...
@@ -19,3 +22,20 @@ def state_proof(packed: bytes, key: bytes) -> list[bytes]: ...
 def verify_state_proof(
     root: bytes, key: bytes, account: bytes | None, proof: Sequence[bytes]
 ) -> bool: ...
+
+@final
+class StateTree:
+    def __init__(
+        self,
+        count: int,
+        read_node: Callable[[bytes], bytes | None],
+        read_accounts: Callable[[bytes, bytes | None], Sequence[tuple[bytes, bytes]]],
+    ) -> None: ...
+    @property
+    def root(self) -> bytes: ...
+    @property
+    def count(self) -> int: ...
+    def apply(self, changes: Mapping[bytes, bytes | None]) -> bytes: ...
+    def take_changes(
+        self,
+    ) -> tuple[list[tuple[bytes, bytes | None]], list[tuple[bytes, bytes | None]]]: ...

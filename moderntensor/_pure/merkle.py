@@ -24,8 +24,11 @@ from .state_tree import (
     state_subtree,
     verify_state_proof,
 )
+from .state_update import NODE_LIMIT, StateTree
 
 __all__ = [
+    "NODE_LIMIT",
+    "StateTree",
     "body_root",
     "list_proof",
     "list_root",

@@ -35,7 +35,7 @@ def need_int(name: str, value: int) -> int:
     return index(value)
 
 
-def _sized(name: str, value: bytes, size: int) -> None:
+def need_sized(name: str, value: bytes, size: int) -> None:
     need_bytes(name, value)
     if len(value) != size:
         raise DecodeError(f"{name}: {len(value)} bytes, must be {size}")
@@ -51,8 +51,8 @@ def _pack(left: bytes, left_count: int, right: bytes, right_count: int) -> bytes
 
 def state_leaf(key: bytes, account: bytes) -> bytes:
     """The hash of a subtree with one account: key 32 bytes, account 88."""
-    _sized("key", key, 32)
-    _sized("account", account, _ACCOUNT)
+    need_sized("key", key, 32)
+    need_sized("account", account, _ACCOUNT)
     return sha256(b"\0" + key + account).digest()
 
 
@@ -62,8 +62,8 @@ def state_node(left: bytes, left_count: int, right: bytes, right_count: int) -> 
     DecodeError where no such node exists: a zero hash without count 0 or the reverse, fewer
     than two accounts, a sum over 64 bits.
     """
-    _sized("left", left, 32)
-    _sized("right", right, 32)
+    need_sized("left", left, 32)
+    need_sized("right", right, 32)
     for name, count in (("left_count", left_count), ("right_count", right_count)):
         if not 0 <= need_int(name, count) <= MAX_COUNT:
             raise DecodeError(f"{name}: {count}, must be 0 to {MAX_COUNT}")
@@ -88,7 +88,7 @@ def _keys(packed: bytes, depth: int, prefix: bytes) -> list[int]:
     depth = need_int("depth", depth)
     if not 0 <= depth <= _KEY_BITS:
         raise DecodeError(f"depth: {depth}, must be 0 to {_KEY_BITS}")
-    _sized("prefix", prefix, 32)
+    need_sized("prefix", prefix, 32)
     if len(packed) % _RECORD:
         raise DecodeError(f"packed: {len(packed)} bytes, must be a multiple of {_RECORD}")
     low = int.from_bytes(prefix, "big")
@@ -182,7 +182,7 @@ def state_proof(packed: bytes, key: bytes) -> list[bytes]:
     another one, which then follows as the last item (120 bytes, key ‖ account).
     """
     keys = _keys(packed, 0, ZERO)
-    _sized("key", key, 32)
+    need_sized("key", key, 32)
     target = int.from_bytes(key, "big")
     low, high, depth, base = 0, len(keys), 0, 0
     siblings: list[tuple[int, bytes, int]] = []  # our bit, the other half's hash and count
@@ -218,10 +218,10 @@ def verify_state_proof(
 ) -> bool:
     """Whether `key` (32 bytes) holds `account` (88 bytes), or none where `account` is None,
     in the state under `root`. The proof is as `state_proof` makes it."""
-    _sized("root", root, 32)
-    _sized("key", key, 32)
+    need_sized("root", root, 32)
+    need_sized("key", key, 32)
     if account is not None:
-        _sized("account", account, _ACCOUNT)
+        need_sized("account", account, _ACCOUNT)
     path = list(proof)
     for item in path:
         need_bytes("proof", item)

@@ -82,8 +82,10 @@ class BranchWriter:
             _need(txn.get(tables.CANONICAL, tables.height_key(fork)), "header", fork)
         )
         self._fork = fork
-        if old and self._change_state(old) != self.head.state_root:
-            raise StorageError(f"undoing to block {fork} does not lead to its state root")
+        if old:
+            if self._change_state(old) != self.head.state_root:
+                raise StorageError(f"undoing to block {fork} does not lead to its state root")
+            self._flush_state()  # the ledger reads accounts from the store
 
     def _unindex(self, height: int, body: bytes) -> None:
         txn = self._txn
@@ -175,6 +177,10 @@ class BranchWriter:
             self._tree = StateTree(self._txn)
         return self._tree.apply(changes)
 
+    def _flush_state(self) -> None:
+        if self._tree is not None:
+            self._tree.flush()
+
     def record(
         self, head: ChainHead, raw: bytes, body: PreparedBody, *, indexed: bool = False
     ) -> None:
@@ -213,8 +219,7 @@ class BranchWriter:
     def finish(self) -> None:
         """Note the head, bring the pending headers in line with it, forget what is final."""
         txn, head = self._txn, self.head
-        if self._tree is not None:
-            self._tree.flush()
+        self._flush_state()
         txn.put(tables.META, tables.META_HEAD, tables.block_key(head.height, head.hash))
         final = self._final
         if final > 0:

@@ -12,6 +12,7 @@ Keys are 1 to 511 bytes, compared as unsigned bytes. Every failure is a `Storage
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -91,6 +92,11 @@ class WriteTransaction(ReadTransaction):
     @abstractmethod
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """Set `key` to `value`, whether or not it was there."""
+
+    def put_many(self, table: str, items: Sequence[Item]) -> None:
+        """`put` each; fastest in the order of their keys."""
+        for key, value in items:
+            self.put(table, key, value)
 
     @abstractmethod
     def append(self, table: str, key: bytes, value: bytes) -> None:

@@ -344,6 +344,13 @@ class _LmdbWrite(_LmdbRead, WriteTransaction):
         except lmdb.Error as error:
             raise self._store._failure(error) from error
 
+    def put_many(self, table: str, items: Sequence[Item]) -> None:
+        try:
+            with self._cursor(table) as cursor:
+                cursor.putmulti(items)
+        except lmdb.Error as error:
+            raise self._store._failure(error) from error
+
     def append(self, table: str, key: bytes, value: bytes) -> None:
         if self._txn is None:
             raise StorageError(f"{self._store.path}: the transaction is not open")
