@@ -216,6 +216,8 @@ class Record:
 
     __fields__: ClassVar[Fields]
     LAYOUT: ClassVar[Layout]
+    _SLOTS: ClassVar[tuple[tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]], ...]]
+    """Each field's name, and how to read and to fill it past `__setattr__`."""
 
     def encode(self) -> bytes:
         """The wire encoding. Raises EncodeError naming the field that cannot be encoded."""
@@ -229,11 +231,13 @@ class Record:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; TypeError for a name that is not a field."""
-        values = {name: getattr(self, name) for name, _ in self.__fields__}
-        unknown = changes.keys() - values.keys()
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)[0]!r}")
-        return type(self)(**(values | changes))
+        cls = type(self)
+        copy = cls.__new__(cls)
+        for name, get, put in cls._SLOTS:
+            put(copy, changes.pop(name) if name in changes else get(self))
+        if changes:
+            raise TypeError(f"{cls.__name__} has no field {sorted(changes)[0]!r}")
+        return copy
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable, cannot set {name!r}")
@@ -346,6 +350,9 @@ def _build(target: R) -> R:
     # is Record's (object's); only classes derived from it meet _refuse_subclass.
     built: Any = type(cls)(cls.__name__, bases, namespace)
     built.__init__ = _make_init(built, names, {k: v for k, v in defaults.items() if k in names})
+    built._SLOTS = tuple(
+        (name, built.__dict__[name].__get__, built.__dict__[name].__set__) for name in names
+    )
     built.LAYOUT = Layout(built, built.__fields__)
     return cast(R, built)
 

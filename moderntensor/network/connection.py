@@ -175,6 +175,10 @@ class Connection(asyncio.BufferedProtocol):
         """Queue encoded frames in order, all or none. Raises as `send` does."""
         self._queue.put(tuple(frames))
 
+    def flush(self) -> None:
+        """Let what was sent leave now: for who knows that this turn of the loop adds nothing."""
+        self._queue.flush()
+
     async def drained(self) -> None:
         """Wait until no more than `write_high` bytes wait to leave.
 

@@ -86,5 +86,7 @@ class Router(Generic[P]):
                     raise TypeError(
                         f"a handler of {request.TYPE.name} returned {type(reply).__name__}"
                     )
+                if reply.request_id == request.request_id:
+                    return reply
                 return reply.replace(request_id=request.request_id)
         return await self._answer(peer, request)

@@ -192,11 +192,14 @@ class BlockGossip:
 
     async def on_hashes(self, peer: Peer, message: NewBlockHashesMessage) -> None:
         """NEW_BLOCK_HASHES has come: fetch the highest; what is below it the sync will."""
-        news = [item for item in message.hashes if peer.known_blocks.add(item[0])]
+        known, news = peer.known_blocks, None
+        for item in message.hashes:
+            if known.add(item[0]) and (news is None or item[1] > news[1]):
+                news = item
         chain = self._host.chain
-        if chain is None or not news:
+        if chain is None or news is None:
             return
-        block_hash, height = max(news, key=lambda item: item[1])
+        block_hash, height = news
         if await self._is_news(chain, peer, block_hash, height):
             self._begin(peer, block_hash, None, None, height)
 

@@ -74,14 +74,19 @@ class Inbox(Generic[P]):
         self._wake.set()
 
     async def _run(self) -> None:
-        messages = self._messages
+        peer, messages = self._peer, self._messages
         count = 0
         while True:
             while messages:
                 handlers, message, size = messages.popleft()
                 self._bytes -= size
                 for handler in handlers:
-                    await self._handle(handler, message)
+                    try:
+                        await handler(peer, message)
+                    except (Exception, asyncio.CancelledError) as error:
+                        if ends_us(error):
+                            raise
+                        self._failed(message, error)
                 count += 1
                 if count >= _TURN:
                     count = 0
@@ -93,19 +98,15 @@ class Inbox(Generic[P]):
             self._wake.clear()
             await self._wake.wait()
 
-    async def _handle(self, handler: Handler[P], message: Message) -> None:
+    def _failed(self, message: Message, error: BaseException) -> None:
+        """A handler has raised; called while its exception is being handled."""
         peer = self._peer
-        try:
-            await handler(peer, message)
-        except ProtocolViolationError as error:
+        if isinstance(error, ProtocolViolationError):
             peer.breach(error)
             self._messages.clear()
-        except NetworkError as error:  # the line failed while it was handled
+        elif isinstance(error, NetworkError):  # the line failed while it was handled
             peer.log(logging.DEBUG, "%s not handled: %s", message.TYPE.name, error)
-        except (Exception, asyncio.CancelledError) as error:
-            if ends_us(error):
-                raise
-            # The handler's fault, not the peer's.
+        else:  # the handler's fault, not the peer's
             peer.log(logging.ERROR, "a handler of %s failed", message.TYPE.name, exc_info=True)
 
     @property

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 __all__ = ["KnownSet"]
 
 
 class KnownSet:
-    """The hashes seen last, at most `limit` of them; the oldest are forgotten first."""
+    """The hashes seen last, at most `limit` of them; the oldest sixteenth is forgotten first."""
 
-    __slots__ = ("_hashes", "_limit")
+    __slots__ = ("_forgotten", "_hashes", "_limit")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._forgotten = max(1, limit // 16)
         self._hashes: dict[bytes, None] = {}  # in order of arrival
 
     def __contains__(self, item: bytes) -> bool:
@@ -29,7 +31,9 @@ class KnownSet:
             return False
         hashes[item] = None
         if len(hashes) > self._limit:
-            del hashes[next(iter(hashes))]
+            # Some at a time: to find the oldest, a dict walks over all that were deleted.
+            for oldest in tuple(islice(hashes, self._forgotten)):
+                del hashes[oldest]
         return True
 
     def update(self, items: Iterable[bytes]) -> None:

@@ -55,7 +55,6 @@ logger = logging.getLogger(__name__)
 
 _KINDS = {int(kind): kind for kind in MessageType}
 _REQUESTS = tuple(kind for kind in MessageType if kind.name.startswith("GET_"))
-_NEWS = (MessageType.NEW_TRANSACTION, MessageType.NEW_BLOCK, MessageType.NEW_BLOCK_HASHES)
 # For the messages that come in floods: straight to the layout where no rule spans fields. That a
 # payload is within its cap the frame decoder has seen to.
 _DECODERS: dict[int, Callable[[bytes], Any]] = {
@@ -63,6 +62,10 @@ _DECODERS: dict[int, Callable[[bytes], Any]] = {
     if MESSAGES[kind].fault is Message.fault
     else partial(MessageCodec.decode_payload, kind)
     for kind in MessageType
+}
+_NEWS = {
+    int(kind): _DECODERS[kind]
+    for kind in (MessageType.NEW_TRANSACTION, MessageType.NEW_BLOCK, MessageType.NEW_BLOCK_HASHES)
 }
 _REASON_LIMIT = 256  # the protocol: DISCONNECT.reason
 
@@ -167,7 +170,6 @@ class Peer:
             int(MessageType.PONG): self._on_pong,
             int(MessageType.DISCONNECT): self._on_disconnect,
             **{int(kind): self._on_request for kind in _REQUESTS},
-            **{int(kind): self._on_news for kind in _NEWS},
         }
         for kind in MessageType:
             self._table.setdefault(int(kind), self._on_reply)
@@ -245,6 +247,8 @@ class Peer:
         # Whoever asks must read, or two nodes that both pause would wait for each other.
         self._inbox.read_on()
         self.connection.send(frame)
+        if self._requests.in_flight == 1:
+            self.connection.flush()  # the first of a row is on its way while the others follow
 
     def disconnect(self, code: DisconnectCode, reason: str = "", *, retry_after: int = 0) -> None:
         """Tell the peer why, and close. `retry_after`: seconds it should stay away. Idempotent."""
@@ -281,10 +285,18 @@ class Peer:
 
     def on_frames(self, frames: list[framing.Frame]) -> None:
         """Called by the connection with what one read completed."""
-        table = self._table
+        table, handlers, inbox = self._table, self._handlers, self._inbox
         try:
             for frame in frames:
-                table[frame.type](frame)
+                kind = frame.type
+                decode = _NEWS.get(kind)
+                if decode is None:
+                    table[kind](frame)
+                else:  # what may come in floods
+                    payload = frame.payload
+                    message = decode(payload)
+                    if handlers[kind]:
+                        inbox.put(handlers[kind], message, len(payload))
         except ProtocolViolationError as error:
             self.breach(error)
         except DecodeError as error:
@@ -327,25 +339,20 @@ class Peer:
         self.earliest_height, self.snapshots = pong.earliest_height, pong.snapshots
 
     def _on_request(self, frame: framing.Frame) -> None:
-        message = MessageCodec.decode_payload(frame.type, frame.payload)
+        message = _DECODERS[frame.type](frame.payload)
         assert isinstance(message, Request)  # noqa: S101 - by its type
         self._serving.put(message)
 
     def _on_reply(self, frame: framing.Frame) -> None:
         if frame.type == MessageType.HEADERS and not any(frame.payload[:4]):
-            self._on_news(frame)  # announced headers
+            message = _DECODERS[frame.type](frame.payload)  # announced headers
+            if self._handlers[frame.type]:
+                self._inbox.put(self._handlers[frame.type], message, len(frame.payload))
             return
         reply = self._requests.deliver(_KINDS[frame.type], frame.payload)
         handlers = self._handlers[frame.type]
         if reply is not None and handlers:
             self._inbox.put(handlers, reply, len(frame.payload))
-
-    def _on_news(self, frame: framing.Frame) -> None:
-        kind, payload = frame.type, frame.payload
-        message = _DECODERS[kind](payload)
-        handlers = self._handlers[kind]
-        if handlers:
-            self._inbox.put(handlers, message, len(payload))
 
     # --- upkeep ----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, cast
 
 from ..backend import framing
@@ -18,7 +19,6 @@ from ..errors import (
 from ..runtime import Runtime
 from .limits import LATE_REPLIES, LATE_REPLY_TIME, WAITING_REQUESTS
 from .messages import (
-    IDLE_CAPS,
     DisconnectCode,
     MessageCodec,
     MessageType,
@@ -26,6 +26,7 @@ from .messages import (
     Request,
     reply_cap,
 )
+from .reply_caps import ReplyCaps
 
 __all__ = ["RequestTable"]
 
@@ -46,11 +47,22 @@ _ITEMS: dict[int, Callable[[Any], int]] = {
 class _Asked:
     """A request that waits for its reply, or whose reply would be late."""
 
+    request_id: int
     request: Request
     reply_type: MessageType
     cap: int
     future: asyncio.Future[Reply]
+    deadline: float  # loop time
     late_until: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A request that waits for a free slot."""
+
+    request_type: int
+    future: asyncio.Future[None]
+    deadline: float  # loop time
 
 
 class RequestTable:
@@ -69,17 +81,22 @@ class RequestTable:
         max_inflight: int,
         max_per_type: int,
     ) -> None:
-        self._decoder = decoder
+        """Must be called while the loop runs."""
         self._send = send
         self._runtime = runtime
+        self._loop = asyncio.get_running_loop()
         self._max_inflight = max_inflight
         self._max_per_type = max_per_type
         self._next_id = runtime.random.randint(1, _MAX_ID)
+        self._caps = ReplyCaps(decoder)
         self._asked: dict[int, _Asked] = {}
         self._late: dict[int, _Asked] = {}  # in the order in which they expire
         self._slots: dict[int, int] = {}  # taken, by request type
         self._taken = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Turn] = deque()
+        # One timer for all: requests are many, those that time out are few.
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
         self._closed: str | None = None
         self.timeouts = 0
         self.late_replies = 0
@@ -98,46 +115,58 @@ class RequestTable:
         """
         if not isinstance(message, Request) or message.REPLY is None:
             raise TypeError(f"{type(message).__name__} is no request")
+        kind = message.TYPE
+        deadline = self._loop.time() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                await self._take_slot(message.TYPE)
+            if self._has_room(kind):
+                self._occupy(kind)
+            else:
+                await self._wait_for_slot(kind, deadline)
+            try:
+                asked = self._ask(message, message.REPLY, deadline)
                 try:
-                    return await self._exchange(message, message.REPLY)
+                    return await asked.future
                 finally:
-                    self._free_slot(message.TYPE)
+                    if asked.request_id in self._asked:
+                        self._give_up(asked)
+            finally:
+                self._free_slot(kind)
         except TimeoutError:
             self.timeouts += 1
-            raise RequestTimeoutError(
-                f"no answer to {message.TYPE.name} within {timeout:g} s"
-            ) from None
+            raise RequestTimeoutError(f"no answer to {kind.name} within {timeout:g} s") from None
 
-    async def _exchange(self, message: Request, reply_type: MessageType) -> Reply:
+    def _ask(self, message: Request, reply_type: MessageType, deadline: float) -> _Asked:
         if self._closed is not None:
             raise PeerDisconnectedError(self._closed)
-        self.expire()
-        if len(self._late) >= LATE_REPLIES:
-            raise PeerBusyError(f"{len(self._late)} requests have timed out lately")
+        if self._late:
+            self.expire()
+            if len(self._late) >= LATE_REPLIES:
+                raise PeerBusyError(f"{len(self._late)} requests have timed out lately")
         request_id = self._new_id()
         message = message.replace(request_id=request_id)
         frame = MessageCodec.encode(message)
-        asked = _Asked(
-            message, reply_type, reply_cap(message), asyncio.get_running_loop().create_future()
-        )
+        cap = reply_cap(message)
+        asked = _Asked(request_id, message, reply_type, cap, self._loop.create_future(), deadline)
         self._asked[request_id] = asked
-        self._set_cap(reply_type)
+        self._caps.open(reply_type, cap)
         try:
             self._send(frame)
         except BaseException:
-            del self._asked[request_id]
-            self._set_cap(reply_type)
+            if request_id in self._asked:
+                self._forget(self._asked, asked)
             raise
-        try:
-            return await asked.future
-        finally:
-            if self._asked.pop(request_id, None) is not None and self._closed is None:
-                # Timed out or given up: the reply may still come.
-                asked.late_until = self._runtime.loop_time() + LATE_REPLY_TIME
-                self._late[request_id] = asked
+        self._watch(deadline)
+        return asked
+
+    def _give_up(self, asked: _Asked) -> None:
+        """Timed out or cancelled: the reply may still come."""
+        del self._asked[asked.request_id]
+        asked.late_until = self._runtime.loop_time() + LATE_REPLY_TIME
+        self._late[asked.request_id] = asked
+
+    def _forget(self, table: dict[int, _Asked], asked: _Asked) -> None:
+        del table[asked.request_id]
+        self._caps.close(asked.reply_type, asked.cap)
 
     def _new_id(self) -> int:
         while True:
@@ -145,6 +174,35 @@ class RequestTable:
             self._next_id = request_id % _MAX_ID + 1
             if request_id not in self._asked and request_id not in self._late:
                 return request_id
+
+    # --- deadlines -------------------------------------------------------------------------
+
+    def _watch(self, deadline: float) -> None:
+        """See to it that the timer runs out no later than `deadline`."""
+        if deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_at(deadline, self._look)
+
+    def _look(self) -> None:
+        """Fail what is overdue, and set the timer for the next, if anything waits."""
+        self._timer, self._timer_at = None, inf
+        now = self._loop.time()
+        earliest = inf
+        for waiting in self._everyone():
+            if waiting.future.done():
+                continue
+            if waiting.deadline <= now:
+                _fail(waiting.future, TimeoutError())
+            else:
+                earliest = min(earliest, waiting.deadline)
+        if earliest < inf:
+            self._watch(earliest)
+
+    def _everyone(self) -> list[_Asked | _Turn]:
+        return [*self._asked.values(), *self._waiting]
 
     # --- slots -----------------------------------------------------------------------------
 
@@ -158,34 +216,31 @@ class RequestTable:
         self._taken += 1
         self._slots[request_type] = self._slots.get(request_type, 0) + 1
 
-    async def _take_slot(self, request_type: int) -> None:
-        if self._has_room(request_type):
-            self._occupy(request_type)
-            return
+    async def _wait_for_slot(self, request_type: int, deadline: float) -> None:
         if len(self._waiting) >= WAITING_REQUESTS:
             raise PeerBusyError(f"{WAITING_REQUESTS} requests already wait for this peer")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (request_type, turn)
-        self._waiting.append(entry)
+        turn = _Turn(request_type, self._loop.create_future(), deadline)
+        self._waiting.append(turn)
+        self._watch(deadline)
         try:
-            await turn
+            await turn.future
         except BaseException:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            future = turn.future
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self._free_slot(request_type)  # it was given just when we stopped waiting
             raise
         finally:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
+            if turn in self._waiting:
+                self._waiting.remove(turn)
 
     def _free_slot(self, request_type: int) -> None:
         self._taken -= 1
         self._slots[request_type] -= 1
-        for entry in self._waiting:
-            waiting_type, turn = entry
-            if not turn.done() and self._has_room(waiting_type):
-                self._occupy(waiting_type)
-                self._waiting.remove(entry)
-                turn.set_result(None)
+        for turn in self._waiting:
+            if not turn.future.done() and self._has_room(turn.request_type):
+                self._occupy(turn.request_type)
+                self._waiting.remove(turn)
+                turn.future.set_result(None)
                 return
 
     # --- replies ---------------------------------------------------------------------------
@@ -205,8 +260,7 @@ class RequestTable:
                     DisconnectCode.PROTOCOL_ERROR,
                     f"{reply_type.name} {request_id} was not asked for",
                 )
-            del self._late[request_id]
-            self._set_cap(reply_type)
+            self._forget(self._late, late)
             self.late_replies += 1
             return None
         if asked.reply_type != reply_type:
@@ -221,41 +275,37 @@ class RequestTable:
                 DisconnectCode.PROTOCOL_ERROR,
                 f"{reply_type.name} holds {reply.count} items, {most(asked.request)} were asked",
             )
-        del self._asked[request_id]
-        self._set_cap(reply_type)
+        self._forget(self._asked, asked)
         if not asked.future.done():
             asked.future.set_result(reply)
         return reply
-
-    def _set_cap(self, reply_type: MessageType) -> None:
-        """As much as the largest reply that may still come; both tables are small."""
-        cap = IDLE_CAPS[reply_type]
-        for table in (self._asked, self._late):
-            for asked in table.values():
-                if asked.reply_type is reply_type and asked.cap > cap:
-                    cap = asked.cap
-        self._decoder.set_cap(reply_type, cap)
 
     def expire(self) -> None:
         """Forget late requests whose time is over; called now and then."""
         now = self._runtime.loop_time()
         while self._late:
-            request_id, oldest = next(iter(self._late.items()))
+            oldest = next(iter(self._late.values()))
             if oldest.late_until > now:
                 return
-            del self._late[request_id]
-            self._set_cap(oldest.reply_type)
+            self._forget(self._late, oldest)
 
     def close(self, reason: str) -> None:
         """The peer is gone: whoever waits gets `PeerDisconnectedError(reason)`. Idempotent."""
         if self._closed is not None:
             return
         self._closed = reason
-        waiting = [asked.future for asked in self._asked.values()]
-        waiting += [turn for _, turn in self._waiting]  # type: ignore[misc]
+        waiting = self._everyone()
         self._asked.clear()
         self._late.clear()
         self._waiting.clear()
-        for future in waiting:
-            if not future.done():
-                future.set_exception(PeerDisconnectedError(reason))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for one in waiting:
+            if not one.future.done():
+                _fail(one.future, PeerDisconnectedError(reason))
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    future.set_exception(error)
+    future.exception()  # seen, also if whoever waits for it is cancelled before it can look

@@ -90,7 +90,7 @@ class SendQueue:
     def schedule(self) -> None:
         """Flush at the end of this turn of the loop."""
         if self._flush_handle is None:
-            self._flush_handle = self._loop.call_soon(self._flush)
+            self._flush_handle = self._loop.call_soon(self.flush)
 
     async def drained(self) -> None:
         """Wait until at most `high` bytes wait. Raises `PeerDisconnectedError` once closed."""
@@ -125,7 +125,7 @@ class SendQueue:
         if self._stall_handle is not None:
             self._stall_handle.cancel()
             self._stall_handle = None
-        self._flush()
+        self.flush()
 
     def close(self, *, flush: bool) -> None:
         """Refuse what comes, hand what waits to the socket (`flush`) or drop it. Idempotent."""
@@ -143,7 +143,8 @@ class SendQueue:
         self._on_stalled = _nothing  # it holds our owner, which holds us
         self._wake()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what waits, unless the socket's buffer is full."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None

@@ -107,6 +107,7 @@ class ServingQueue(Generic[P]):
                 finally:
                     self._total -= 1
                     self._in_flight[request.TYPE] -= 1
+            peer.connection.flush()  # nobody adds to these answers: spare them a turn
             await self._wake.wait()
 
     async def _reply_to(self, request: Request) -> bytes:

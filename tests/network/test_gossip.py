@@ -480,6 +480,16 @@ def test_what_is_known_is_bounded() -> None:
     assert known.add(b"d")
 
 
+def test_of_much_that_is_known_the_oldest_goes_first() -> None:
+    known = KnownSet(64)
+    hashes = [number.to_bytes(4, "big") for number in range(1000)]
+    for count, item in enumerate(hashes, 1):
+        assert known.add(item)
+        assert len(known) <= 64
+        remembered = min(count, 60)  # all but a sixteenth, which is forgotten in one go
+        assert all(one in known for one in hashes[count - remembered : count])
+
+
 async def test_a_newcomer_hears_of_what_waits_unless_it_is_behind() -> None:
     async with chain_node() as node:
         tx = transfer()

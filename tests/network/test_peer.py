@@ -126,6 +126,46 @@ async def test_a_request_that_is_given_up_may_be_answered_too() -> None:
         assert (await raw.read(PongMessage)).nonce == 5
 
 
+async def test_each_request_has_its_own_deadline_though_they_share_a_timer() -> None:
+    async with met(max_per_type=3) as (_, peer, raw):
+        patient = asyncio.ensure_future(peer.request(GetPeersMessage(), timeout=WAIT))
+        request = await raw.read(GetPeersMessage)
+
+        async def in_vain(seconds: float) -> None:
+            with pytest.raises(RequestTimeoutError, match=f"within {seconds:g} s"):
+                await peer.request(GetPeersMessage(), timeout=seconds)
+
+        # Sooner and later than the one before, and two for which there is no slot at first.
+        await asyncio.gather(*map(in_vain, (0.02, 0.04, 0.01, 0.03)))
+        assert peer.info.requests_timed_out == 4
+        assert peer.info.requests_in_flight == 1
+        raw.send(PeersMessage(request_id=request.request_id))
+        assert (await patient).request_id == request.request_id
+
+
+async def test_one_of_two_that_are_overdue_may_be_cancelled_just_then() -> None:
+    async with met() as (_, peer, raw):
+        first = asyncio.ensure_future(peer.request(GetPeersMessage(), timeout=0.02))
+        second = asyncio.ensure_future(peer.request(GetPeersMessage(), timeout=0.02))
+        await raw.read(GetPeersMessage)
+        for future in [asked.future for asked in peer._requests._asked.values()]:
+            future.add_done_callback(lambda _: second.cancel())
+        with pytest.raises(RequestTimeoutError):
+            await first
+        with pytest.raises(asyncio.CancelledError):
+            await second
+
+
+async def test_the_first_of_a_row_of_requests_leaves_at_once_and_the_others_together() -> None:
+    async with met() as (_, peer, raw):
+        writes = peer.connection.writes
+        asked = [asyncio.ensure_future(peer.request(GetPeersMessage())) for _ in range(8)]
+        requests = [await raw.read(GetPeersMessage) for _ in range(8)]
+        assert peer.connection.writes == writes + 2
+        raw.send(*(PeersMessage(request_id=request.request_id) for request in requests))
+        await asyncio.gather(*asked)
+
+
 async def test_the_others_limits_are_kept_by_waiting() -> None:
     async with met(max_inflight=3, max_per_type=2) as (_, peer, raw):
         asked = [asyncio.ensure_future(peer.request(GetPeersMessage())) for _ in range(5)]
@@ -304,6 +344,19 @@ async def test_a_flood_of_requests_is_answered_busy_and_forgiven() -> None:
         served = [await raw.read(BlocksMessage) for _ in range(node.config.max_per_type)]
         assert [(s.request_id, s.status) for s in served] == [(i, Status.OK) for i in range(1, 9)]
         assert not peer.closed
+
+
+async def test_what_is_asked_together_is_answered_in_one_write() -> None:
+    async with met() as (node, peer, raw):
+
+        async def none(_: Peer, message: GetPeersMessage) -> PeersMessage:
+            return PeersMessage(request_id=0xFFFF)  # the id is not the handler's business
+
+        node.register_handler(MessageType.GET_PEERS, none)
+        writes = peer.connection.writes
+        raw.send(*(GetPeersMessage(request_id=i) for i in range(1, 9)))
+        assert [(await raw.read(PeersMessage)).request_id for _ in range(8)] == list(range(1, 9))
+        assert peer.connection.writes == writes + 1
 
 
 async def test_the_total_in_flight_is_bounded_too() -> None:
