@@ -58,18 +58,23 @@ class ChainReader:
         with self.store.read() as txn:
             return txn.get(tables.INDEX, block_hash) is not None
 
-    def headers_range(self, start: int, count: int, stride: int = 1) -> bytes:
+    def headers_range(
+        self, start: int, count: int, stride: int = 1, *, prefix: bytes = b""
+    ) -> bytes:
         """The `list16[header]` encoding of up to `count` headers from `start` on, every
-        `stride`-th; as many as there are up to the head."""
+        `stride`-th; as many as there are up to the head. `prefix` goes before it."""
         if start < 0 or stride < 1:
             raise ValueError("start is at least 0, stride at least 1")
         count = max(0, min(count, MAX_HEADERS_RANGE))
         with self.store.read() as txn:
             if stride == 1:
-                found = txn.values(tables.CANONICAL, *height_range(start, start + count))
+                # Heights have no gaps, so that a count says where to stop.
+                first, _ = height_range(start, start)
+                found = txn.values(tables.CANONICAL, first, limit=count)
             else:
                 found = _strided(txn, range(start, start + count * stride, stride))
-        return len(found).to_bytes(2, "big") + b"".join(found)
+        found.insert(0, prefix + len(found).to_bytes(2, "big"))
+        return b"".join(found)
 
     # --- blocks -----------------------------------------------------------------------------
 

@@ -30,7 +30,6 @@ from .messages import (
     Message,
     MessageType,
     PongMessage,
-    Reply,
     Request,
 )
 from .peer import Peer
@@ -348,8 +347,8 @@ class P2PNode:
             capabilities=("sync/1", "relay/1", "archive"),
         )
 
-    async def _answer(self, peer: Peer, request: Request) -> Reply:
-        return await self.server.answer(peer, request)
+    async def _answer(self, peer: Peer, request: Request) -> bytes:
+        return await self.server.frame(peer, request)
 
     def make_pong(self, nonce: int) -> PongMessage:
         """The answer to a PING: our executed head."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from ..backend import framing
 from ..blockchain.chain import Blockchain
 from .host import Host
 from .messages import (
@@ -17,6 +18,7 @@ from .messages import (
     GetPeersMessage,
     GetTransactionsMessage,
     HeadersMessage,
+    MessageCodec,
     MessageType,
     PeersMessage,
     Reply,
@@ -28,9 +30,14 @@ from .peer import Peer
 from .protocol import MAX_PEERS, SOFT_REPLY_LIMIT
 from .serving_queue import refusal
 
-__all__ = ["Server"]
+__all__ = ["Server", "headers_frame"]
+
+Q = TypeVar("Q", bound=Request)
+R = TypeVar("R")
+Reader = Callable[[Blockchain, Any], Reply]
 
 _REREADS = 3  # the chain was reorganised while we read: read again, at most so often
+_BUSY_MS = 100  # until a peer may ask again, if it goes on being reorganised
 
 
 class Server:
@@ -44,7 +51,7 @@ class Server:
         self._host = host
         self._relayed = relayed
         self._turns = asyncio.Semaphore(host.config.serving_concurrency)
-        self._readers: dict[int, Callable[[Blockchain, Any], Reply]] = {
+        self._readers: dict[int, Reader] = {
             MessageType.GET_BLOCKS: _blocks,
             MessageType.GET_HEADERS: _headers,
             MessageType.GET_BLOCK_BODIES: _bodies,
@@ -53,18 +60,35 @@ class Server:
 
     async def answer(self, peer: Peer, request: Request) -> Reply:
         """The reply to one request of `peer`."""
+        found = self._at_once(peer, request)
+        if isinstance(found, Reply):
+            return found
+        async with self._turns:
+            return await self._host.runtime.run(_reply, self._readers[request.TYPE], found, request)
+
+    async def frame(self, peer: Peer, request: Request) -> bytes:
+        """The reply to one request of `peer`, encoded; where the chain is read, on its thread."""
+        found = self._at_once(peer, request)
+        if isinstance(found, Reply):
+            return MessageCodec.encode(found)
+        reader = self._readers[request.TYPE]
+        async with self._turns:
+            if isinstance(request, GetHeadersMessage):
+                return await self._host.runtime.run(headers_frame, found, request)
+            return await self._host.runtime.run(_frame, reader, found, request)
+
+    def _at_once(self, peer: Peer, request: Request) -> Reply | Blockchain:
+        """The reply if it takes no reading, else the chain to read."""
         if isinstance(request, GetPeersMessage):
             return self._peers(peer, request)
         chain = self._host.chain
-        reader = self._readers.get(request.TYPE)
-        if reader is None:
+        if request.TYPE not in self._readers:
             return refusal(request, Status.NOT_FOUND)
         if chain is None:
             if isinstance(request, GetTransactionsMessage):  # what we announced ourselves
                 return self._transactions(None, request)
             return refusal(request, Status.NOT_FOUND)
-        async with self._turns:
-            return await self._host.runtime.run(_consistently, reader, chain, request)
+        return chain
 
     def _peers(self, peer: Peer, request: GetPeersMessage) -> Reply:
         count = min(request.max_peers, MAX_PEERS)
@@ -103,32 +127,64 @@ class Server:
         return TransactionsMessage(request_id=request.request_id, transactions=tuple(found))
 
 
-def _consistently(
-    reader: Callable[[Blockchain, Any], Reply], chain: Blockchain, request: Request
-) -> Reply:
-    """An answer from one chain, even if it was reorganised between two reads."""
+def _consistently(reader: Callable[[Blockchain, Q], R], chain: Blockchain, request: Q) -> R | None:
+    """An answer from one chain, even if it was reorganised between two reads; None if that goes
+    on and on."""
     for _ in range(_REREADS):
         before = chain.head
-        reply = reader(chain, request)
+        answer = reader(chain, request)
         after = chain.head
         if after.hash == before.hash or chain.hash_at(before.height) == before.hash:
-            return reply
-    return refusal(request, Status.BUSY, 100)
+            return answer
+    return None
+
+
+def _reply(
+    reader: Callable[[Blockchain, Any], Reply], chain: Blockchain, request: Request
+) -> Reply:
+    answer = _consistently(reader, chain, request)
+    return refusal(request, Status.BUSY, _BUSY_MS) if answer is None else answer
+
+
+def _frame(
+    reader: Callable[[Blockchain, Any], Reply], chain: Blockchain, request: Request
+) -> bytes:
+    return MessageCodec.encode(_reply(reader, chain, request))
+
+
+def headers_frame(chain: Blockchain, request: GetHeadersMessage) -> bytes:
+    """The encoded reply to GET_HEADERS. Its headers were checked before they were stored, and go
+    from there into the frame without being looked at again."""
+    payload = _consistently(_headers_payload, chain, request)
+    if payload is None:
+        return MessageCodec.encode(refusal(request, Status.BUSY, _BUSY_MS))
+    return framing.encode_frame(HeadersMessage.TYPE, payload)
+
+
+def _headers_payload(chain: Blockchain, request: GetHeadersMessage) -> bytes:
+    start = _first_header(chain, request)
+    if start is None:
+        return MessageCodec.encode_payload(refusal(request, Status.NOT_FOUND))
+    empty = MessageCodec.encode_payload(HeadersMessage(request_id=request.request_id))
+    return chain.headers_range(start, request.max_headers, request.stride, prefix=empty[:-2])
 
 
 def _headers(chain: Blockchain, request: GetHeadersMessage) -> Reply:
-    start = request.start_height
-    if request.on_chain is not None and chain.height_of(request.on_chain) is None:
-        return refusal(request, Status.NOT_FOUND)
-    if request.locator:
-        fork = chain.find_fork(request.locator)
-        if fork is None:
-            return refusal(request, Status.NOT_FOUND)
-        start = fork + 1
-    elif start > chain.head.height:
+    start = _first_header(chain, request)
+    if start is None:
         return refusal(request, Status.NOT_FOUND)
     headers = chain.headers_range(start, request.max_headers, request.stride)
     return HeadersMessage(request_id=request.request_id, headers=headers)
+
+
+def _first_header(chain: Blockchain, request: GetHeadersMessage) -> int | None:
+    """Where the run begins that is asked for; None if it is not of our chain."""
+    if request.on_chain is not None and chain.height_of(request.on_chain) is None:
+        return None
+    if request.locator:
+        fork = chain.find_fork(request.locator)
+        return None if fork is None else fork + 1
+    return None if request.start_height > chain.head.height else request.start_height
 
 
 def _blocks(chain: Blockchain, request: GetBlocksMessage) -> Reply:

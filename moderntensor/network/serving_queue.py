@@ -112,7 +112,7 @@ class ServingQueue(Generic[P]):
 
     async def _reply_to(self, request: Request) -> bytes:
         try:
-            return MessageCodec.encode(await self._router.answer(self._peer, request))
+            return await self._router.answer(self._peer, request)
         except ProtocolViolationError:
             raise
         except (Exception, asyncio.CancelledError) as error:

@@ -257,7 +257,16 @@ class _LmdbRead(ReadTransaction):
         stop: bytes | None = None,
         limit: int | None = None,
     ) -> list[bytes]:
-        return [value for _, value in self.range(table, start, stop, limit=limit)]
+        if stop is not None:
+            return [value for _, value in self.range(table, start, stop, limit=limit)]
+        try:
+            with self._cursor(table) as cursor:
+                if not (cursor.set_range(start) if start else cursor.first()):
+                    return []
+                # No key is made where none is looked at: that is half of the time.
+                return list(islice(cursor.iternext(keys=False), limit))
+        except lmdb.Error as error:
+            raise self._store._failure(error) from error
 
     def count(self, table: str) -> int:
         if self._txn is None:

@@ -27,6 +27,7 @@ from moderntensor.network.messages import (
     GetStateMessage,
     GetTransactionsMessage,
     HeadersMessage,
+    MessageCodec,
     Request,
     Status,
     TransactionsMessage,
@@ -238,9 +239,38 @@ async def test_an_answer_is_of_one_chain_or_of_none() -> None:
 
     request = GetHeadersMessage(request_id=1)
     limit = 2
-    assert serving._consistently(reader, chain, request).retry_ms == 3
+    assert serving._reply(reader, chain, request).retry_ms == 3
     limit = 99
-    assert serving._consistently(reader, chain, request).status == Status.BUSY
+    assert serving._reply(reader, chain, request).status == Status.BUSY
+
+
+async def test_headers_are_framed_as_the_codec_would(chain: Blockchain) -> None:
+    requests = (
+        GetHeadersMessage(request_id=7, start_height=1, max_headers=5),
+        GetHeadersMessage(request_id=8, start_height=0, max_headers=2048, stride=3),
+        GetHeadersMessage(request_id=9, start_height=chain.head.height + 1),
+        GetHeadersMessage(request_id=10, locator=(UNKNOWN,)),
+        GetHeadersMessage(request_id=11, on_chain=UNKNOWN),
+    )
+    for request in requests:
+        reply = serving._reply(serving._headers, chain, request)
+        assert serving.headers_frame(chain, request) == MessageCodec.encode(reply)
+
+
+async def test_headers_of_a_chain_that_moves_on_and_on_are_not_served() -> None:
+    moving = grown(3)
+    real = moving.headers_range
+
+    def read(*args: int, prefix: bytes) -> bytes:
+        extend(moving, 1)
+        return real(*args, prefix=prefix)
+
+    moving.headers_range = read  # type: ignore[method-assign, assignment]
+    moving.hash_at = lambda height: UNKNOWN  # type: ignore[method-assign]
+    request = GetHeadersMessage(request_id=1, max_headers=2)
+    reply = MessageCodec.decode(serving.headers_frame(moving, request))
+    assert isinstance(reply, HeadersMessage)
+    assert reply.status == Status.BUSY
 
 
 async def test_reads_are_bounded_together(chain: Blockchain) -> None:
@@ -250,7 +280,7 @@ async def test_reads_are_bounded_together(chain: Blockchain) -> None:
     lock, release = threading.Lock(), threading.Event()
     real = chain.headers_range
 
-    def slow(*args: int) -> bytes:
+    def slow(*args: int, prefix: bytes) -> bytes:
         nonlocal running, most
         with lock:
             running += 1
@@ -258,7 +288,7 @@ async def test_reads_are_bounded_together(chain: Blockchain) -> None:
         release.wait(10)
         with lock:
             running -= 1
-        return real(*args)
+        return real(*args, prefix=prefix)
 
     chain.headers_range = slow  # type: ignore[method-assign, assignment]
     try:
