@@ -19,12 +19,17 @@ from .execution import BlockExecution, Ledger
 from .genesis import ChainConfig
 from .lookup import HeaderBatch, head_of, one
 from .prepared import PreparedBody, split_body
-from .state import read_account
+from .state import read_encoded
 from .state_tree import StateTree
 from .transaction import Transaction
 
 _RECORD: Final = 108  # address ‖ account, in undo records
 _NO_ACCOUNT: Final = bytes(88)
+
+# Values of the address index.
+_SENDER: Final = bytes((tables.ROLE_SENDER,))
+_RECIPIENT: Final = bytes((tables.ROLE_RECIPIENT,))
+_BOTH: Final = bytes((tables.ROLE_SENDER | tables.ROLE_RECIPIENT,))
 
 
 class BranchWriter:
@@ -47,9 +52,13 @@ class BranchWriter:
         self._config = config
         self._final = stop - config.max_reorg_depth
         self._fork = head.height
-        self._ledger = Ledger(lambda address: read_account(txn, address))
+        self._ledger = Ledger(lambda address: read_encoded(txn, address))
         self._tree: StateTree | None = None  # made when the first change comes
         self._before: dict[bytes, bytes | None] = {}
+        # Rows of the indices: written at the end, in the order of their keys, which meets each
+        # page of the table once.
+        self._by_hash: list[tuple[bytes, bytes]] = []
+        self._by_address: list[tuple[bytes, bytes]] = []
         self._execution: BlockExecution | None = None
         # Most nodes see no side block for days; then none is looked for.
         self._has_side = txn.first(tables.SIDE) is not None
@@ -204,22 +213,24 @@ class BranchWriter:
         self.transactions += len(body.transactions)
 
     def _index(self, height: int, transactions: Iterable[Transaction]) -> None:
-        txn = self._txn
+        by_hash, by_address = self._by_hash, self._by_address
         for position, transaction in enumerate(transactions):
             place = tables.location(height, position)
-            txn.put(tables.TX_INDEX, transaction.hash, place)
+            by_hash.append((transaction.hash, place))
             sender, to = transaction.sender, transaction.to
-            role = tables.ROLE_SENDER
             if to == sender:
-                role |= tables.ROLE_RECIPIENT
-            elif to is not None:
-                txn.put(tables.ADDRESS_INDEX, to + place, bytes((tables.ROLE_RECIPIENT,)))
-            txn.put(tables.ADDRESS_INDEX, sender + place, bytes((role,)))
+                by_address.append((sender + place, _BOTH))
+                continue
+            by_address.append((sender + place, _SENDER))
+            if to is not None:
+                by_address.append((to + place, _RECIPIENT))
 
     def finish(self) -> None:
         """Note the head, bring the pending headers in line with it, forget what is final."""
         txn, head = self._txn, self.head
         self._flush_state()
+        txn.put_many(tables.TX_INDEX, sorted(self._by_hash))
+        txn.put_many(tables.ADDRESS_INDEX, sorted(self._by_address))
         txn.put(tables.META, tables.META_HEAD, tables.block_key(head.height, head.hash))
         final = self._final
         if final > 0:

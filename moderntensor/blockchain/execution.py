@@ -7,8 +7,8 @@ from typing import Final
 
 from ..backend import merkle
 from ..errors import CryptoError, InvalidTransactionError
-from .state import Account
-from .transaction import Transaction, TransactionReceipt
+from .state import decode_funds, encode_funds
+from .transaction import Transaction, encode_receipt
 
 MAX_NONCE: Final = (1 << 64) - 1
 
@@ -19,47 +19,44 @@ Funds = tuple[int, int]
 class Ledger:
     """Accounts in front of the store for a run of blocks: what was read and what has changed.
 
-    Each account is read from the store once, however many blocks touch it.
+    `read` gets the stored 88 bytes of an address, or None. Each account is read once, however
+    many blocks touch it.
     """
 
-    __slots__ = ("_before", "_funds", "_read")
+    __slots__ = ("_encoded", "_funds", "_read", "_touched")
 
-    def __init__(self, read: Callable[[bytes], Account]) -> None:
+    def __init__(self, read: Callable[[bytes], bytes | None]) -> None:
         self._read = read
         self._funds: dict[bytes, Funds] = {}
-        self._before: dict[bytes, Funds] = {}
+        self._encoded: dict[bytes, bytes | None] = {}  # as of the last `take_changes`
+        self._touched: dict[bytes, None] = {}  # since then, in order
 
     def get(self, address: bytes) -> Funds:
         """Nonce and balance as they are now."""
         funds = self._funds.get(address)
         if funds is None:
-            account = self._read(address)
-            funds = self._funds[address] = (account.nonce, account.balance)
+            account = self._encoded[address] = self._read(address)
+            funds = self._funds[address] = decode_funds(account)
         return funds
 
     def set(self, address: bytes, funds: Funds) -> None:
         """Change an account that has been read."""
-        if address not in self._before:
-            self._before[address] = self._funds[address]
         self._funds[address] = funds
+        self._touched[address] = None
 
     def take_changes(self) -> tuple[dict[bytes, bytes | None], dict[bytes, bytes | None]]:
         """What changed since the last call, and what was there before: accounts encoded, by
         address; None where there is none."""
         changes: dict[bytes, bytes | None] = {}
         before: dict[bytes, bytes | None] = {}
-        for address, old in self._before.items():
-            now = self._funds[address]
+        encoded = self._encoded
+        for address in self._touched:
+            old, now = encoded[address], encode_funds(*self._funds[address])
             if now != old:
-                before[address] = _encode(old)
-                changes[address] = _encode(now)
-        self._before = {}
+                before[address] = old
+                changes[address] = encoded[address] = now
+        self._touched = {}
         return changes, before
-
-
-def _encode(funds: Funds) -> bytes | None:
-    nonce, balance = funds
-    return Account(nonce=nonce, balance=balance).encode() if nonce or balance else None
 
 
 class BlockExecution:
@@ -117,9 +114,7 @@ class BlockExecution:
         nonce, balance = ledger.get(self._validator)
         ledger.set(self._validator, (nonce, balance + fee))
         self.gas_used += gas
-        self._receipts.append(
-            TransactionReceipt(transaction_hash=transaction.hash, gas_used=gas).encode()
-        )
+        self._receipts.append(encode_receipt(transaction.hash, gas))
 
     def receipts_root(self) -> bytes:
         """The root over the receipts so far."""

@@ -42,12 +42,36 @@ class Account(Record):
 
 
 EMPTY_ACCOUNT: Final = Account()
+_NO_CONTRACT: Final = bytes(64)  # storage_root and code_hash of every account, so far
 
 
 def read_account(txn: ReadTransaction, address: bytes) -> Account:
     """The account of a 20-byte address; `EMPTY_ACCOUNT` where there is none."""
+    found = read_encoded(txn, address)
+    return EMPTY_ACCOUNT if found is None else Account.decode(found)
+
+
+def read_encoded(txn: ReadTransaction, address: bytes) -> bytes | None:
+    """As `read_account`, its 88 bytes; None where there is none."""
     found = txn.get(ACCOUNTS, sha256(address))
-    return EMPTY_ACCOUNT if found is None else Account.decode(found[-ACCOUNT_SIZE:])
+    return None if found is None else found[-ACCOUNT_SIZE:]
+
+
+def decode_funds(account: bytes | None) -> tuple[int, int]:
+    """Nonce and balance of an encoded account, (0, 0) of none; without making an `Account`."""
+    if account is None:
+        return 0, 0
+    return int.from_bytes(account[:8], "big"), int.from_bytes(account[8:24], "big")
+
+
+def encode_funds(nonce: int, balance: int) -> bytes | None:
+    """The account of a nonce and a balance, encoded; None if it does not exist.
+
+    OverflowError for what does not fit; execution never gets there.
+    """
+    if not nonce and not balance:
+        return None
+    return nonce.to_bytes(8, "big") + balance.to_bytes(16, "big") + _NO_CONTRACT
 
 
 def encode_changes(changes: Mapping[bytes, Account | None]) -> dict[bytes, bytes | None]:

@@ -30,6 +30,7 @@ __all__ = [
     "TRANSACTION_DOMAIN",
     "Transaction",
     "TransactionReceipt",
+    "encode_receipt",
     "identify",
     "intrinsic_gas",
 ]
@@ -52,13 +53,11 @@ RECEIPT_SUCCESS: Final = 1
 
 def intrinsic_gas(to: bytes | None, data: bytes) -> int:
     """What a transaction costs, in gas; there is no VM that could make it cost more."""
-    zeros = data.count(0)
-    return (
-        TRANSACTION_GAS
-        + (CREATION_GAS if to is None else 0)
-        + ZERO_BYTE_GAS * zeros
-        + DATA_BYTE_GAS * (len(data) - zeros)
-    )
+    gas = TRANSACTION_GAS if to is not None else TRANSACTION_GAS + CREATION_GAS
+    if data:
+        zeros = data.count(0)
+        gas += ZERO_BYTE_GAS * zeros + DATA_BYTE_GAS * (len(data) - zeros)
+    return gas
 
 
 @record
@@ -224,3 +223,8 @@ class TransactionReceipt(Record):
     status: Annotated[int, U(1, lo=RECEIPT_SUCCESS, hi=RECEIPT_SUCCESS)] = RECEIPT_SUCCESS
     """1: done. A transaction that fails makes its whole block invalid."""
     gas_used: u64
+
+
+def encode_receipt(transaction_hash: bytes, gas_used: int) -> bytes:
+    """A `TransactionReceipt` encoded, without making it: execution needs one for every transfer."""
+    return transaction_hash + b"\1" + gas_used.to_bytes(8, "big")

@@ -25,7 +25,7 @@ from moderntensor.blockchain.crypto import CURVE_ORDER
 from moderntensor.blockchain.execution import MAX_NONCE, BlockExecution, Ledger
 from moderntensor.blockchain.prepared import decode_body, prepare_bodies, prepare_body, split_body
 from moderntensor.blockchain.rules import BLOCK_RULES, TRANSACTION_RULES
-from moderntensor.blockchain.state import Account
+from moderntensor.blockchain.state import Account, encode_funds
 from moderntensor.blockchain.transaction import Transaction, TransactionReceipt
 from moderntensor.blockchain.workload import DEFAULT_BALANCE
 from moderntensor.errors import InvalidBlockError, InvalidTransactionError
@@ -297,7 +297,7 @@ def test_a_body_for_a_header_without_one(chain: Blockchain) -> None:
 
 
 def test_a_transaction_that_is_refused_leaves_the_ledger_alone() -> None:
-    ledger = Ledger(lambda address: Account(nonce=0, balance=MAKER.config.alloc.get(address, 0)))
+    ledger = Ledger(lambda address: encode_funds(0, MAKER.config.alloc.get(address, 0)))
     execution = BlockExecution(ledger, 1, 30_000_000, VALIDATORS[0].address)
     execution.execute(sent())
     root, gas = execution.receipts_root(), execution.gas_used
@@ -311,7 +311,7 @@ def test_a_transaction_that_is_refused_leaves_the_ledger_alone() -> None:
 
 
 def test_the_last_nonce_is_never_used() -> None:
-    ledger = Ledger(lambda _: Account(nonce=MAX_NONCE, balance=10**20))
+    ledger = Ledger(lambda _: encode_funds(MAX_NONCE, 10**20))
     execution = BlockExecution(ledger, 1, 30_000_000, VALIDATORS[0].address)
     with pytest.raises(InvalidTransactionError, match="nonce"):
         execution.execute(sent(nonce=MAX_NONCE))
@@ -350,7 +350,7 @@ def test_bodies_prepared_together_are_as_if_alone() -> None:
     # What is nobody's is refused as if it had never been looked at.
     texts = []
     for transaction in (found[1], nobody):
-        ledger = Ledger(lambda _: Account(nonce=0, balance=10**20))
+        ledger = Ledger(lambda _: encode_funds(0, 10**20))
         execution = BlockExecution(ledger, 1, 30_000_000, VALIDATORS[0].address)
         with pytest.raises(InvalidTransactionError) as caught:
             execution.execute(transaction)

@@ -12,7 +12,10 @@ from moderntensor.blockchain.state import (
     Account,
     StateDB,
     apply_changes,
+    decode_funds,
+    encode_funds,
     read_account,
+    read_encoded,
     verify_account,
 )
 from moderntensor.blockchain.tables import TABLES, prefix_end
@@ -36,6 +39,17 @@ def test_an_account_is_88_bytes() -> None:
     assert not Account(balance=1).is_empty
 
 
+@pytest.mark.parametrize(("nonce", "balance"), [(0, 1), (1, 0), (2**64 - 1, 2**128 - 1), (0, 0)])
+def test_funds_are_encoded_as_accounts_are(nonce: int, balance: int) -> None:
+    encoded = encode_funds(nonce, balance)
+    account = Account(nonce=nonce, balance=balance)
+    assert encoded == (None if account.is_empty else account.encode())
+    assert decode_funds(encoded) == (nonce, balance)
+    for too_much in ((2**64, 0), (0, 2**128)):
+        with pytest.raises(OverflowError):
+            encode_funds(*too_much)
+
+
 def test_accounts_live_in_the_store(tmp_path: Path) -> None:
     with StateDB(tmp_path / "state", map_size=1 << 30) as state:
         assert state.root == bytes(32)
@@ -43,6 +57,8 @@ def test_accounts_live_in_the_store(tmp_path: Path) -> None:
         with state.store.write() as txn:
             root = apply_changes(txn, {ALICE: Account(nonce=1, balance=5), BOB: Account(balance=9)})
             assert read_account(txn, ALICE).balance == 5
+            assert read_encoded(txn, ALICE) == Account(nonce=1, balance=5).encode()
+            assert read_encoded(txn, b"n" * 20) is None
         assert state.root == root != bytes(32)
     with StateDB(str(tmp_path / "state"), map_size=1 << 30) as state:
         assert state.root == root

@@ -14,6 +14,7 @@ from moderntensor.blockchain.transaction import (
     MIN_TRANSACTION_SIZE,
     Transaction,
     TransactionReceipt,
+    encode_receipt,
     identify,
     intrinsic_gas,
 )
@@ -225,6 +226,7 @@ def test_receipts_come_back_as_they_were(transaction_hash: bytes, gas_used: int)
     value = TransactionReceipt(transaction_hash=transaction_hash, gas_used=gas_used)
     assert len(value.encode()) == 41
     assert TransactionReceipt.decode(value.encode()) == value
+    assert encode_receipt(transaction_hash, gas_used) == value.encode()
 
 
 @pytest.mark.parametrize("status", [0, 2, 255])
