@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ..errors import ConfigError, ProtocolViolationError
 from .connection import Connection
-from .messages import Message, MessageType, Reply, Request
+from .messages import Message, MessageCodec, MessageType, Reply, Request
 
 __all__ = ["Correspondent", "Handler", "Router"]
 
@@ -56,8 +56,8 @@ class Router(Generic[P]):
     logged and costs the peer nothing, except `ProtocolViolationError`, which drops it.
     """
 
-    def __init__(self, answer: Callable[[P, Request], Awaitable[Reply]]) -> None:
-        """`answer` serves the requests for which no handler has a reply."""
+    def __init__(self, answer: Callable[[P, Request], Awaitable[bytes]]) -> None:
+        """`answer` gives the encoded reply to requests for which no handler has one."""
         self._answer = answer
         self.handlers: dict[int, tuple[Handler[P], ...]] = {int(kind): () for kind in MessageType}
 
@@ -77,8 +77,9 @@ class Router(Generic[P]):
         left.remove(handler)
         self.handlers[kind] = tuple(left)
 
-    async def answer(self, peer: P, request: Request) -> Reply:
-        """The reply to a peer's request: the first handler's that gives one, else the node's."""
+    async def answer(self, peer: P, request: Request) -> bytes:
+        """The reply to a peer's request, encoded: the first handler's that gives one, else the
+        node's."""
         for handler in self.handlers[request.TYPE]:
             reply = await handler(peer, request)
             if reply is not None:
@@ -86,7 +87,7 @@ class Router(Generic[P]):
                     raise TypeError(
                         f"a handler of {request.TYPE.name} returned {type(reply).__name__}"
                     )
-                if reply.request_id == request.request_id:
-                    return reply
-                return reply.replace(request_id=request.request_id)
+                if reply.request_id != request.request_id:
+                    reply = reply.replace(request_id=request.request_id)
+                return MessageCodec.encode(reply)
         return await self._answer(peer, request)
