@@ -20,11 +20,12 @@ from libc.string cimport memcpy, memset
 
 from moderntensor.errors import DecodeError, EncodeError
 
-__all__ = ["MAX_DEPTH", "Layout"]
+__all__ = ["MAX_DEPTH", "Layout", "encode_method"]
 
 MAX_DEPTH = 16  # of nested schemas; records of the protocol need five
 
 include "layout_core.pxi"
+include "layout_ints.pxi"
 include "layout_read.pxi"
 include "layout_write.pxi"
 
@@ -77,7 +78,8 @@ cdef class Layout:
 
     `fields` is ``((name, schema), ...)`` in wire order, each name a slot of exactly `cls`.
     Where `cls` has a `__fields__` and `fields` is only the beginning of it, the layout packs
-    (for what a signature covers) but does not unpack. `min_size` is the least number of bytes.
+    (for what a signature covers) but does not unpack. `min_size` is the least number of bytes;
+    `max_size`, if given, the most that `unpack` takes.
 
     Raises ValueError for a schema that makes no sense, TypeError for a class that will not do.
     """
@@ -85,12 +87,14 @@ cdef class Layout:
     cdef readonly object cls
     cdef readonly tuple names
     cdef readonly Py_ssize_t min_size
+    cdef readonly object max_size
+    cdef Py_ssize_t _most
     cdef bint _complete
     cdef list _keep
     cdef Op *_ops
     cdef Py_ssize_t _used
 
-    def __cinit__(self, cls, fields):
+    def __cinit__(self, cls, fields, max_size=None):
         cdef Py_ssize_t i
         self._keep = []
         self._reserve(1)
@@ -101,6 +105,8 @@ cdef class Layout:
         self.cls = cls
         self.names = tuple([name for name, _ in fields])
         self.min_size = self._ops.min_size
+        self.max_size = max_size
+        self._most = PY_SSIZE_T_MAX if max_size is None else max_size
 
     def __dealloc__(self):
         free(self._ops)
@@ -134,7 +140,8 @@ cdef class Layout:
                 raise ValueError(f"fixed: size {size!r} is not within 1..65535")
             self._ops[at].kind = FIXED
             self._ops[at].constant = True
-            self._ops[at].min_size = size
+            self._ops[at].min_size = self._ops[at].plain = size
+            self._ops[at].plain_items = 1
         elif kind == "tuple":
             if type(arguments[0]) is not tuple or not arguments[0]:
                 raise ValueError(f"tuple: no items in {arguments[0]!r}")
@@ -167,6 +174,9 @@ cdef class Layout:
         op.hi = hi & 0xFFFFFFFFFFFFFFFF
         op.hi_high = hi >> 64
         op.bounded = lo > 0 or hi < (1 << (8 * size)) - 1
+        if not op.bounded:
+            op.plain = size
+            op.plain_items = 1
         return 0
 
     cdef int _fill_prefixed(self, Py_ssize_t at, int depth, kind, list arguments) except -1:
@@ -203,7 +213,16 @@ cdef class Layout:
             constant = constant and self._ops[first + i].constant
         self._ops[at].min_size = min_size
         self._ops[at].constant = constant
+        for i in range(len(schemas) - 2, -1, -1):
+            self._lengthen_plain(first + i)
         return 0
+
+    cdef void _lengthen_plain(self, Py_ssize_t at) noexcept:
+        """Join the run of plain items that begins behind an item to it."""
+        cdef Op *op = self._ops + at
+        if op.plain_items and op[1].plain_items:
+            op.plain += op[1].plain
+            op.plain_items += op[1].plain_items
 
     cdef int _fill_record(self, Py_ssize_t at, int depth, cls, fields, bint partial) except -1:
         cdef Py_ssize_t i
@@ -240,6 +259,9 @@ cdef class Layout:
         Raises EncodeError naming the field for a value that is missing, of the wrong type,
         out of range or too long.
         """
+        return self._pack(<PyObject *>obj)
+
+    cdef bytes _pack(self, PyObject *obj):
         # What fits is written once and copied; what does not is measured, then written
         # in place.
         cdef unsigned char small[1024]
@@ -247,20 +269,20 @@ cdef class Layout:
         cdef Fault fault
         cdef unsigned char *p
         cdef Py_ssize_t size
-        if Py_TYPE(<PyObject *>obj) != self._ops.type:
-            raise TypeError(f"must be {self.cls.__name__}, not {type(obj).__name__}")
+        if Py_TYPE(obj) != self._ops.type:
+            raise TypeError(f"must be {self.cls.__name__}, not {type(<object>obj).__name__}")
         w.end = small + sizeof(small)
         w.full = False
         w.fault = &fault
-        p = write_record(&w, small, self._ops, <PyObject *>obj)
+        p = write_record(&w, small, self._ops, obj)
         if p != NULL:
             return mt_bytes(small, p - small)
         if w.full:
-            size = measure(self._ops, <PyObject *>obj)
+            size = measure(self._ops, obj)
             out = mt_bytes(NULL, size)
             w.end = mt_content(<PyObject *>out) + size
             w.full = False
-            p = write_record(&w, mt_content(<PyObject *>out), self._ops, <PyObject *>obj)
+            p = write_record(&w, mt_content(<PyObject *>out), self._ops, obj)
             if p != NULL and p == w.end:
                 return out
             if p != NULL or w.full:
@@ -269,12 +291,19 @@ cdef class Layout:
 
     @cython.always_allow_keywords(False)
     def unpack(self, data, /):
-        """The object that `data` encodes; DecodeError unless all of it is that encoding."""
+        """The object that `data` encodes; DecodeError unless all of it is that encoding, or if
+        it is over `max_size`."""
         cdef Py_ssize_t end = 0
+        cdef Py_ssize_t size = 0
+        if PyBytes_CheckExact(<PyObject *>data):
+            size = PyBytes_GET_SIZE(<PyObject *>data)
+            if size > self._most:
+                raise DecodeError(
+                    f"{self.cls.__name__}: {_plural(size, 'byte')}, at most {self.max_size}"
+                )
         obj = self._unpack(data, &end)
-        if end != PyBytes_GET_SIZE(<PyObject *>data):
-            left = PyBytes_GET_SIZE(<PyObject *>data) - end
-            raise DecodeError(f"{self.cls.__name__}: {_plural(left, 'trailing byte')}")
+        if end != size:
+            raise DecodeError(f"{self.cls.__name__}: {_plural(size - end, 'trailing byte')}")
         return obj
 
     def unpack_from(self, data, offset=0, /):
@@ -311,3 +340,6 @@ cdef class Layout:
             raise_fault(&fault, DecodeError, self.cls)
         pos[0] = r.p - r.base
         return mt_owned(obj)
+
+
+include "layout_front.pxi"

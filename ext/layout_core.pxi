@@ -1,4 +1,4 @@
-# The parts of the layout engine in plain C: compiled schemas, faults, slots and ints.
+# The parts of the layout engine in plain C: compiled schemas, faults, slots.
 
 cdef extern from *:
     """
@@ -15,36 +15,6 @@ cdef extern from *:
 
     #define MT_SLOT(object, offset) (*(PyObject **)((char *)(object) + (offset)))
 
-    static inline uint64_t mt_load(const unsigned char *p, int width) {
-        switch (width) {
-        case 1: return p[0];
-        case 2: return ((uint64_t)p[0] << 8) | p[1];
-        case 4: return ((uint64_t)p[0] << 24) | ((uint64_t)p[1] << 16)
-                     | ((uint64_t)p[2] << 8) | p[3];
-        default: return ((uint64_t)p[0] << 56) | ((uint64_t)p[1] << 48)
-                      | ((uint64_t)p[2] << 40) | ((uint64_t)p[3] << 32)
-                      | ((uint64_t)p[4] << 24) | ((uint64_t)p[5] << 16)
-                      | ((uint64_t)p[6] << 8) | p[7];
-        }
-    }
-
-    static inline void mt_store(unsigned char *p, int width, uint64_t v) {
-        switch (width) {
-        case 8:
-            p[0] = (unsigned char)(v >> 56); p[1] = (unsigned char)(v >> 48);
-            p[2] = (unsigned char)(v >> 40); p[3] = (unsigned char)(v >> 32);
-            p += 4; /* fall through */
-        case 4:
-            p[0] = (unsigned char)(v >> 24); p[1] = (unsigned char)(v >> 16);
-            p += 2; /* fall through */
-        case 2:
-            p[0] = (unsigned char)(v >> 8);
-            p += 1; /* fall through */
-        default:
-            p[0] = (unsigned char)v;
-        }
-    }
-
     /* Most fixed fields are hashes; a constant size makes the copy two moves. */
     static inline void mt_copy(unsigned char *to, const unsigned char *from, Py_ssize_t size) {
         if (size == 32) memcpy(to, from, 32);
@@ -55,59 +25,6 @@ cdef extern from *:
         PyObject *made = PyBytes_FromStringAndSize(NULL, size);
         if (made != NULL) mt_copy(mt_content(made), from, size);
         return made;
-    }
-
-    /* The value of an int (or a subclass of it); -1 if it does not fit. Sets no exception. */
-    static inline int mt_as_u64(PyObject *v, uint64_t *out) {
-    #if PY_VERSION_HEX >= 0x030C0000
-        if (PyUnstable_Long_IsCompact((PyLongObject *)v)) {
-            Py_ssize_t small = PyUnstable_Long_CompactValue((PyLongObject *)v);
-            *out = (uint64_t)small;
-            return small < 0 ? -1 : 0;
-        }
-    #else
-        if (Py_SIZE(v) == 0 || Py_SIZE(v) == 1) {
-            *out = Py_SIZE(v) ? ((PyLongObject *)v)->ob_digit[0] : 0;
-            return 0;
-        }
-    #endif
-        {
-            unsigned long long large = PyLong_AsUnsignedLongLong(v);
-            if (large == (unsigned long long)-1 && PyErr_Occurred()) {
-                PyErr_Clear();
-                return -1;
-            }
-            *out = large;
-            return 0;
-        }
-    }
-
-    /* The same for 16 bytes, without running operators that a subclass may have redefined. */
-    static int mt_as_u128(PyObject *v, uint64_t *high, uint64_t *low) {
-        PyObject *shift, *upper;
-        int failed;
-        *high = 0;
-        if (mt_as_u64(v, low) == 0) return 0;
-        shift = PyLong_FromLong(64);
-        upper = shift ? PyLong_Type.tp_as_number->nb_rshift(v, shift) : NULL;
-        Py_XDECREF(shift);
-        if (upper == NULL) return -2;
-        failed = mt_as_u64(upper, high);
-        Py_DECREF(upper);
-        *low = PyLong_AsUnsignedLongLongMask(v);
-        return failed;
-    }
-
-    static inline PyObject *mt_from_u64(uint64_t v) {
-        return v < 0x40000000 ? PyLong_FromLong((long)v) : PyLong_FromUnsignedLongLong(v);
-    }
-
-    static PyObject *mt_from_u128(const unsigned char *p) {
-    #if PY_VERSION_HEX >= 0x030D0000
-        return PyLong_FromUnsignedNativeBytes(p, 16, Py_ASNATIVEBYTES_BIG_ENDIAN);
-    #else
-        return _PyLong_FromByteArray(p, 16, 0, 0);
-    #endif
     }
 
     /* Index of the first character that is not printable ASCII, or -1; eight at a time. */
@@ -153,15 +70,9 @@ cdef extern from *:
         PyObject *(*tp_alloc)(PyTypeObject *, Py_ssize_t) noexcept
     PyObject *Py_None
     PyObject *MT_SLOT(PyObject *, Py_ssize_t) noexcept
-    uint64_t mt_load(const unsigned char *, int) noexcept
-    void mt_store(unsigned char *, int, uint64_t) noexcept
     void mt_copy(unsigned char *, const unsigned char *, Py_ssize_t) noexcept
     PyObject *mt_new_fixed(const unsigned char *, Py_ssize_t) noexcept
     Py_ssize_t mt_text_size(PyObject *) noexcept
-    int mt_as_u64(PyObject *, uint64_t *) noexcept
-    int mt_as_u128(PyObject *, uint64_t *, uint64_t *) noexcept
-    PyObject *mt_from_u64(uint64_t) noexcept
-    PyObject *mt_from_u128(const unsigned char *) noexcept
     Py_ssize_t mt_unprintable(const unsigned char *, Py_ssize_t) noexcept
     Py_ssize_t mt_slot_offset(PyObject *) noexcept
     void mt_untrack(PyObject *) noexcept
@@ -192,6 +103,7 @@ cdef extern from *:
     object mt_owned(PyObject *)
     object mt_bytes(const void *, Py_ssize_t)
     Py_ssize_t MT_IMMENSE
+    Py_ssize_t PY_SSIZE_T_MAX
 
 
 cdef enum Kind:
@@ -224,6 +136,8 @@ cdef struct Op:
     Py_ssize_t first
     Py_ssize_t count
     Op *items              # ops + first, once the array no longer moves
+    Py_ssize_t plain       # bytes of the run of items from here on in which any byte may stand,
+    Py_ssize_t plain_items  # and how many they are
 
 
 cdef enum Code:

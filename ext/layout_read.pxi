@@ -57,6 +57,22 @@ cdef inline PyObject *made(Reader *r, const Op *op, PyObject *value, uint64_t si
     return value
 
 
+cdef inline PyObject *read_uint(Reader *r, const Op *op) noexcept:
+    cdef uint64_t number
+    if not has(r, op, <uint64_t>op.width):
+        return NULL
+    number = mt_load(r.p, op.width)
+    if op.bounded and (number < op.lo or number > op.hi) and not in_bounds(r, op, 0, number):
+        return NULL
+    return made(r, op, mt_from_u64(number), <uint64_t>op.width)
+
+
+cdef inline PyObject *read_fixed(Reader *r, const Op *op) noexcept:
+    if not has(r, op, <uint64_t>op.min_size):
+        return NULL
+    return made(r, op, mt_new_fixed(r.p, op.min_size), <uint64_t>op.min_size)
+
+
 cdef PyObject *read(Reader *r, const Op *op) noexcept:
     """A new reference to the value, or NULL."""
     cdef uint64_t size
@@ -64,16 +80,9 @@ cdef PyObject *read(Reader *r, const Op *op) noexcept:
     cdef const unsigned char *end
     cdef Py_ssize_t bad
     if op.kind == UINT:
-        if not has(r, op, <uint64_t>op.width):
-            return NULL
-        size = mt_load(r.p, op.width)
-        if op.bounded and not in_bounds(r, op, 0, size):
-            return NULL
-        return made(r, op, mt_from_u64(size), <uint64_t>op.width)
+        return read_uint(r, op)
     elif op.kind == FIXED:
-        if not has(r, op, <uint64_t>op.min_size):
-            return NULL
-        return made(r, op, mt_new_fixed(r.p, op.min_size), <uint64_t>op.min_size)
+        return read_fixed(r, op)
     elif op.kind == BYTES:
         if not read_size(r, op, &size) or not has(r, op, size):
             return NULL
@@ -143,7 +152,12 @@ cdef PyObject *read_record(Reader *r, const Op *op) noexcept:
     if PyType_IS_GC(op.type):
         mt_untrack(record)
     while field != stop:
-        value = read(r, field)
+        if field.kind == UINT:
+            value = read_uint(r, field)
+        elif field.kind == FIXED:
+            value = read_fixed(r, field)
+        else:
+            value = read(r, field)
         if value == NULL:
             at_field(r.fault, field)
             Py_DECREF(record)
@@ -168,8 +182,8 @@ cdef PyObject *read_list(Reader *r, const Op *op) noexcept:
     if count:  # the empty tuple is shared
         mt_untrack(items)
     for i in range(<Py_ssize_t>count):
-        if item.kind == FIXED:  # the count was checked against the bytes left
-            value = made(r, item, mt_new_fixed(r.p, item.min_size), <uint64_t>item.min_size)
+        if item.kind == FIXED:
+            value = read_fixed(r, item)
         else:
             value = read(r, item)
         if value == NULL:
@@ -196,6 +210,15 @@ cdef PyObject *read_tuple(Reader *r, const Op *op) noexcept:
             return NULL
         PyTuple_SET_ITEM(items, i, value)
     return items
+
+
+cdef inline bint skip_plain(Reader *r, const Op *op) noexcept:
+    """Past a whole run of items that need nothing but bytes, if there are such and enough of
+    them; where there are not enough, item by item tells which one lacks them."""
+    if op.plain_items == 0 or r.end - r.p < op.plain:
+        return False
+    r.p += op.plain
+    return True
 
 
 cdef bint skip(Reader *r, const Op *op) noexcept:
@@ -232,10 +255,15 @@ cdef bint skip(Reader *r, const Op *op) noexcept:
             return False
         r.p += size
     elif op.kind == RECORD:
-        for i in range(op.count):
+        i = 0
+        while i < op.count:
+            if skip_plain(r, op.items + i):
+                i += op.items[i].plain_items
+                continue
             if not skip(r, op.items + i):
                 at_field(r.fault, op.items + i)
                 return False
+            i += 1
     elif op.kind == LIST:
         if not read_count(r, op, &size):
             return False
@@ -244,10 +272,15 @@ cdef bint skip(Reader *r, const Op *op) noexcept:
                 at_index(r.fault, i)
                 return False
     elif op.kind == TUPLE:
-        for i in range(op.count):
+        i = 0
+        while i < op.count:
+            if skip_plain(r, op.items + i):
+                i += op.items[i].plain_items
+                continue
             if not skip(r, op.items + i):
                 at_index(r.fault, i)
                 return False
+            i += 1
     elif op.kind == OPTIONAL:
         if not has(r, op, 1):
             return False

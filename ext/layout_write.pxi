@@ -211,14 +211,9 @@ cdef unsigned char *write_uint16(
 ) noexcept:
     cdef uint64_t high
     cdef uint64_t low
-    cdef int failed
     if not is_int(value):
         return wrong(w, TYPE, op, value)
-    failed = mt_as_u128(value, &high, &low)
-    if failed == -2:
-        blame(w.fault, MEMORY, op, 0, 0, 0, 0)
-        return NULL
-    if failed or high < op.lo_high or high > op.hi_high or (
+    if mt_as_u128(value, &high, &low) < 0 or high < op.lo_high or high > op.hi_high or (
         high == op.lo_high and low < op.lo
     ) or (high == op.hi_high and low > op.hi):
         return wrong(w, RANGE, op, value)

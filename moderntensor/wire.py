@@ -219,15 +219,17 @@ class Record:
     _SLOTS: ClassVar[tuple[tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]], ...]]
     """Each field's name, and how to read and to fill it past `__setattr__`."""
 
-    def encode(self) -> bytes:
-        """The wire encoding. Raises EncodeError naming the field that cannot be encoded."""
-        return self.LAYOUT.pack(self)
+    MAX_SIZE: ClassVar[int | None] = None
+    """The most bytes that `decode` takes; None: as many as its fields may have."""
 
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """The record that all of `data` encodes; DecodeError otherwise."""
-        decoded: Self = cls.LAYOUT.unpack(data)
-        return decoded
+    if TYPE_CHECKING:  # `record` puts the engine's own functions here: no Python frame between
+
+        def encode(self) -> bytes:
+            """The wire encoding. Raises EncodeError naming the field that cannot be encoded."""
+
+        @classmethod
+        def decode(cls, data: bytes) -> Self:
+            """The record that all of `data` encodes; DecodeError otherwise."""
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; TypeError for a name that is not a field."""
@@ -353,7 +355,11 @@ def _build(target: R) -> R:
     built._SLOTS = tuple(
         (name, built.__dict__[name].__get__, built.__dict__[name].__set__) for name in names
     )
-    built.LAYOUT = Layout(built, built.__fields__)
+    built.LAYOUT = Layout(built, built.__fields__, built.MAX_SIZE)
+    if not hasattr(built, "encode"):
+        built.encode = _engine.encode_method(built)
+    if not hasattr(built, "decode"):
+        built.decode = built.LAYOUT.unpack
     return cast(R, built)
 
 

@@ -183,6 +183,45 @@ def test_errors_name_the_field() -> None:
         Sheet.decode(ENCODED + b"\0\0")
 
 
+def test_encode_and_decode_stand_in_front() -> None:
+    """They are the engine's own functions, and found wherever methods are looked for."""
+    assert Point.encode(Point(x=1)) == Point(x=1).encode() == b"\0\x01\0\x07"
+    assert Point(x=1).decode(b"\0\x02\0\x03") == Point(x=2, y=3)
+    assert "wire encoding" in (Point.encode.__doc__ or "")
+    assert "DecodeError" in (Point.decode.__doc__ or "")
+    with pytest.raises(TypeError, match=r"'Point' objects doesn't apply to a 'Sheet'"):
+        Point.encode(SHEET)  # type: ignore[arg-type]
+
+
+def test_a_record_may_have_its_own_encode_and_decode() -> None:
+    @record
+    class Marked(Record):
+        x: u8
+
+        def encode(self) -> bytes:
+            return b"!" + self.LAYOUT.pack(self)
+
+        @classmethod
+        def decode(cls, data: bytes) -> Marked:
+            return cls.LAYOUT.unpack(data[1:])  # type: ignore[no-any-return]
+
+    assert Marked(x=1).encode() == b"!\x01"
+    assert Marked.decode(b"!\x01") == Marked(x=1)
+
+
+def test_a_record_may_say_how_large_it_is_at_most() -> None:
+    @record
+    class Short(Record):
+        MAX_SIZE: ClassVar[int] = 3
+
+        numbers: list8[u8] = ()
+
+    assert Short.decode(b"\x02ab").numbers == (97, 98)
+    with pytest.raises(DecodeError, match=r"^Short: 4 bytes, at most 3$"):
+        Short.decode(b"\x03abc")
+    assert Point.MAX_SIZE is None
+
+
 def test_the_constructor() -> None:
     assert str(inspect.signature(Point)) == "(*, x, y=7)"
     with pytest.raises(TypeError):

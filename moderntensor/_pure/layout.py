@@ -40,7 +40,7 @@ from .layout_kinds import (
     plural,
 )
 
-__all__ = ["MAX_DEPTH", "Layout"]
+__all__ = ["MAX_DEPTH", "Layout", "encode_method"]
 
 MAX_DEPTH: Final = 16  # of nested schemas; records of the protocol need five
 
@@ -160,19 +160,23 @@ class Layout:
 
     `fields` is ``((name, schema), ...)`` in wire order, each name a slot of exactly `cls`.
     Where `cls` has a `__fields__` and `fields` is only the beginning of it, the layout packs
-    (for what a signature covers) but does not unpack. `min_size` is the least number of bytes.
+    (for what a signature covers) but does not unpack. `min_size` is the least number of bytes;
+    `max_size`, if given, the most that `unpack` takes.
 
     Raises ValueError for a schema that makes no sense, TypeError for a class that will not do.
     """
 
-    __slots__ = ("_complete", "_root", "cls", "min_size", "names")
+    __slots__ = ("_complete", "_root", "cls", "max_size", "min_size", "names")
 
-    def __init__(self, cls: type, fields: tuple[tuple[str, Any], ...]) -> None:
+    def __init__(
+        self, cls: type, fields: tuple[tuple[str, Any], ...], max_size: int | None = None
+    ) -> None:
         self._root = _compile_record(0, cls, fields, partial=True)
         self._complete = len(fields) == len(getattr(cls, "__fields__", fields))
         self.cls = cls
         self.names = tuple(name for name, _ in fields)
         self.min_size = self._root.min_size
+        self.max_size = max_size
 
     def __repr__(self) -> str:
         return f"<Layout of {self.cls.__name__}: {', '.join(self.names)}>"
@@ -193,7 +197,12 @@ class Layout:
         return bytes(out)
 
     def unpack(self, data: bytes, /) -> Any:
-        """The object that `data` encodes; DecodeError unless all of it is that encoding."""
+        """The object that `data` encodes; DecodeError unless all of it is that encoding, or if
+        it is over `max_size`."""
+        if self.max_size is not None and type(data) is bytes and len(data) > self.max_size:
+            raise DecodeError(
+                f"{self.cls.__name__}: {plural(len(data), 'byte')}, at most {self.max_size}"
+            )
         obj, pos = self.unpack_from(data)
         if pos != len(data):
             raise DecodeError(f"{self.cls.__name__}: {plural(len(data) - pos, 'trailing byte')}")
@@ -218,3 +227,19 @@ class Layout:
             return self._root.unpack(data, offset, len(data))
         except Fault as fault:
             raise DecodeError(fault.told(self.cls.__name__)) from None
+
+
+def encode_method(cls: type, /) -> Callable[[Any], bytes]:
+    """A method `encode` for `cls`: what `cls.LAYOUT` packs of an object of it."""
+
+    def encode(self: Any, /) -> bytes:
+        """The wire encoding. Raises EncodeError naming the field that cannot be encoded."""
+        if not isinstance(self, cls):
+            raise TypeError(
+                f"descriptor 'encode' for '{cls.__name__}' objects doesn't apply to a "
+                f"'{type(self).__name__}' object"
+            )
+        return self.LAYOUT.pack(self)  # type: ignore[no-any-return]
+
+    encode.__qualname__ = f"{cls.__qualname__}.encode"
+    return encode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias
 
 from ..errors import DecodeError
 from ..wire import (
@@ -116,6 +116,8 @@ _UNSIGNED: Final = unsigned_layout(BlockHeader)
 class Block(Record):
     """A header and its transactions; at most 2 MiB encoded."""
 
+    MAX_SIZE: ClassVar[int] = MAX_BLOCK_SIZE
+
     header: BlockHeader
     transactions: _Transactions = ()
 
@@ -133,12 +135,6 @@ class Block(Record):
     def body(self) -> bytes:
         """The encoded transactions, count first: what follows the header in `encode()`."""
         return encode_body(self.transactions)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Block:
-        """The block that all of `data` encodes; DecodeError if none, or over 2 MiB."""
-        _check_size(len(data))
-        return cls.LAYOUT.unpack(data)  # type: ignore[no-any-return]
 
     @classmethod
     def assemble(cls, header: bytes, body: bytes) -> Block:

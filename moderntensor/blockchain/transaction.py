@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
-from ..errors import CryptoError, DecodeError, EncodeError, InvalidTransactionError
+from ..errors import CryptoError, EncodeError, InvalidTransactionError
 from ..wire import (
     Address20,
     Hash32,
@@ -68,6 +68,8 @@ class Transaction(Record):
     value: nothing is checked when it is made, see `validate`.
     """
 
+    MAX_SIZE: ClassVar[int] = MAX_TRANSACTION_SIZE
+
     chain_id: u64
     nonce: u64
     """How many transactions its sender sent before this one."""
@@ -113,13 +115,6 @@ class Transaction(Record):
         signed = unsigned.replace(v=v, r=r, s=s)
         object.__setattr__(signed, "_sender", key.address)  # what would be recovered, at a price
         return signed
-
-    @classmethod
-    def decode(cls, data: bytes) -> Transaction:
-        """The transaction that all of `data` encodes; DecodeError if none, or too large."""
-        if len(data) > MAX_TRANSACTION_SIZE:
-            raise DecodeError(f"Transaction: {len(data)} bytes, at most {MAX_TRANSACTION_SIZE}")
-        return cls.LAYOUT.unpack(data)  # type: ignore[no-any-return]
 
     @property
     def hash(self) -> bytes:

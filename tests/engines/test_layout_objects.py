@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import sys
 import types
 import weakref
@@ -167,6 +168,60 @@ def test_unpacks_from_an_offset(engine: Any) -> None:
     for wrong in (-1, 6, 1 << 70):
         with pytest.raises(ValueError, match=f"^offset {wrong} is outside of 5 bytes$"):
             it.unpack_from(data, wrong)
+
+
+def test_refuses_more_bytes_than_its_most(engine: Any) -> None:
+    fields = (("a", ("list", 1, 9, U8)),)
+    it = engine.layout.Layout(One, fields, 4)
+    assert (it.max_size, engine.layout.Layout(One, fields).max_size) == (4, None)
+    assert it.unpack(b"\x03\x01\x02\x03").a == (1, 2, 3)
+    for data in (b"\x04\x01\x02\x03\x04", b"\x01\x01\x01\x01\x01"):
+        with pytest.raises(DecodeError, match=r"^One: 5 bytes, at most 4$"):
+            it.unpack(data)
+    with pytest.raises(TypeError, match=r"^data must be bytes, not bytearray$"):
+        it.unpack(bytearray(9))
+
+
+def test_a_method_that_encodes(engine: Any) -> None:
+    def declare(name: str, limit: int) -> Any:
+        cls: Any = type(name, (), {"__slots__": ("a",)})
+        cls.LAYOUT = engine.layout.Layout(cls, (("a", ("u", 1, 0, limit)),))
+        cls.encode = engine.layout.encode_method(cls)
+        return cls
+
+    one, other = declare("Small", 9), declare("Large", 255)
+    assert fill(one, (7,)).encode() == one.encode(fill(one, (7,))) == b"\x07"
+    assert [fill(other, (n,)).encode() for n in (8, 255)] == [b"\x08", b"\xff"]
+    assert "wire encoding" in one.encode.__doc__
+    assert (one.encode.__name__, one.encode.__qualname__) == ("encode", "Small.encode")
+    assert list(inspect.signature(one.encode).parameters) == ["self"]
+    with pytest.raises(EncodeError, match=r"^Small.a: 10, at most 9$"):
+        fill(one, (10,)).encode()
+    with pytest.raises(EncodeError, match=r"^Small.a: is not set$"):
+        one().encode()
+    for wrong in (fill(other, (1,)), None):
+        with pytest.raises(TypeError) as caught:
+            one.encode(wrong)
+        assert str(caught.value) == (
+            f"descriptor 'encode' for 'Small' objects doesn't apply to a "
+            f"'{type(wrong).__name__}' object"
+        )
+
+
+def test_a_method_that_encodes_asks_what_layout_there_is(engine: Any) -> None:
+    class Other:
+        def pack(self, obj: Any) -> bytes:
+            return b"packed by another"
+
+    cls: Any = type("Free", (), {"__slots__": ("a",)})
+    cls.encode = engine.layout.encode_method(cls)
+    with pytest.raises(AttributeError, match="LAYOUT"):
+        cls().encode()
+    cls.LAYOUT = Other()
+    assert cls().encode() == b"packed by another"
+    cls.LAYOUT = engine.layout.Layout(One, (("a", U8),))
+    with pytest.raises(TypeError, match=r"^must be One, not Free$"):
+        cls().encode()
 
 
 def test_sizes_around_any_buffer(engine: Any) -> None:
