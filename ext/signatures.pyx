@@ -3,12 +3,13 @@
 
 The compiled twin of `moderntensor/_pure/signatures.py`, which says what everything means. The
 curve library is called at the addresses that a curve object carries, so nothing is linked.
+Verification adds a shortcut that changes no result: `signatures_batch.pxi`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
 from moderntensor.errors import DecodeError
@@ -46,12 +47,35 @@ ctypedef struct recoverable_signature:
 ctypedef int (*parse_xonly_t)(const void *, xonly_key *, const uint8_t *) noexcept nogil
 ctypedef int (*verify_t)(
     const void *, const uint8_t *, const uint8_t *, size_t, const xonly_key *) noexcept nogil
+ctypedef int (*parse_t)(const void *, public_key *, const uint8_t *, size_t) noexcept nogil
+ctypedef int (*combine_t)(
+    const void *, public_key *, const public_key **, size_t) noexcept nogil
+ctypedef int (*create_t)(const void *, public_key *, const uint8_t *) noexcept nogil
+ctypedef int (*compare_t)(const void *, const public_key *, const public_key *) noexcept nogil
+ctypedef int (*tweak_point_t)(const void *, public_key *, const uint8_t *) noexcept nogil
+ctypedef int (*tweak_number_t)(const void *, uint8_t *, const uint8_t *) noexcept nogil
+ctypedef int (*tagged_t)(
+    const void *, uint8_t *, const uint8_t *, size_t, const uint8_t *, size_t) noexcept nogil
 ctypedef int (*parse_recoverable_t)(
     const void *, recoverable_signature *, const uint8_t *, int) noexcept nogil
 ctypedef int (*recover_t)(
     const void *, public_key *, const recoverable_signature *, const uint8_t *) noexcept nogil
 ctypedef int (*serialize_t)(
     const void *, uint8_t *, size_t *, const public_key *, unsigned int) noexcept nogil
+
+cdef struct Library:
+    # What verification calls.
+    const void *context
+    parse_xonly_t parse_xonly
+    verify_t verify
+    parse_t parse
+    combine_t combine
+    create_t create
+    compare_t compare
+    tweak_point_t multiply
+    tweak_number_t multiply_numbers
+    tweak_number_t add_numbers
+    tagged_t tagged
 
 cdef struct KeySlot:
     uint8_t key[32]
@@ -73,6 +97,22 @@ cdef uintptr_t address(curve, str name) except 0:
     return found
 
 
+cdef Library library_of(curve) except *:
+    cdef Library library
+    library.context = <const void *>address(curve, "context")
+    library.parse_xonly = <parse_xonly_t>address(curve, "xonly_pubkey_parse")
+    library.verify = <verify_t>address(curve, "schnorrsig_verify")
+    library.parse = <parse_t>address(curve, "ec_pubkey_parse")
+    library.combine = <combine_t>address(curve, "ec_pubkey_combine")
+    library.create = <create_t>address(curve, "ec_pubkey_create")
+    library.compare = <compare_t>address(curve, "ec_pubkey_cmp")
+    library.multiply = <tweak_point_t>address(curve, "ec_pubkey_tweak_mul")
+    library.multiply_numbers = <tweak_number_t>address(curve, "ec_seckey_tweak_mul")
+    library.add_numbers = <tweak_number_t>address(curve, "ec_seckey_tweak_add")
+    library.tagged = <tagged_t>address(curve, "tagged_sha256")
+    return library
+
+
 cdef size_t item_count(str name, items, size_t size) except? 0:
     if type(items) is not bytes:
         raise TypeError(f"{name} needs bytes, not {type(items).__name__}")
@@ -82,10 +122,13 @@ cdef size_t item_count(str name, items, size_t size) except? 0:
     return length // size
 
 
-cdef size_t first_bad(
-    const void *context, parse_xonly_t parse, verify_t verify, const uint8_t *items, size_t count
+include "signatures_batch.pxi"
+
+
+cdef size_t first_bad_alone(
+    const Library *library, const uint8_t *items, size_t count
 ) noexcept nogil:
-    # The place of the first bad one, or `count`.
+    # The place of the first bad one, or `count`: each by itself.
     cdef KeySlot slots[KEY_SLOTS]
     cdef bint used[KEY_SLOTS]
     cdef const uint8_t *item
@@ -96,12 +139,28 @@ cdef size_t first_bad(
         at = item[31]  # the low byte of an x coordinate: as good as random
         if not used[at] or memcmp(slots[at].key, item, 32) != 0:
             used[at] = False
-            if parse(context, &slots[at].parsed, item) != 1:
+            if library.parse_xonly(library.context, &slots[at].parsed, item) != 1:
                 return i
             memcpy(slots[at].key, item, 32)
             used[at] = True
-        if verify(context, item + 64, item + 32, 32, &slots[at].parsed) != 1:
+        if library.verify(library.context, item + 64, item + 32, 32, &slots[at].parsed) != 1:
             return i
+    return count
+
+
+cdef size_t first_bad(
+    const Library *library, Equation *equation, const uint8_t *items, size_t count
+) noexcept nogil:
+    # The place of the first bad one, or `count`: many together wherever that shows them good.
+    # `equation` may be NULL for fewer than FEWEST.
+    cdef size_t start = 0, n, bad
+    while start < count:
+        n = min(<size_t>CHUNK, count - start)
+        if n < FEWEST or not shown_good(library, equation, items + VERIFY * start, n):
+            bad = first_bad_alone(library, items + VERIFY * start, n)
+            if bad < n:
+                return start + bad
+        start += n
     return count
 
 
@@ -112,12 +171,16 @@ def verify_many(curve, items):
     """
     cdef size_t count = item_count("verify_many", items, VERIFY)
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(items)
-    cdef const void *context = <const void *>address(curve, "context")
-    cdef parse_xonly_t parse = <parse_xonly_t>address(curve, "xonly_pubkey_parse")
-    cdef verify_t verify = <verify_t>address(curve, "schnorrsig_verify")
+    cdef Library library = library_of(curve)
     cdef size_t bad
+    cdef Equation *equation = NULL
+    if count >= FEWEST:
+        equation = <Equation *>PyMem_Malloc(sizeof(Equation))
+        if equation == NULL:
+            raise MemoryError
     with nogil:
-        bad = first_bad(context, parse, verify, data, count)
+        bad = first_bad(&library, equation, data, count)
+    PyMem_Free(equation)
     return None if bad == count else bad
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import ctypes
+import hashlib
 import json
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,6 +108,156 @@ def test_keys_that_share_a_slot_of_the_table(signatures: ModuleType) -> None:
     assert signatures.verify_many(CURVE, b"".join(run)) == 1
 
 
+# --- many in one equation ------------------------------------------------------------------
+
+FEWEST, CHUNK, PER_KEY = 64, 1024, 4  # as in ext/signatures_batch.pxi
+
+# What the library is asked for one equation, and with how many arguments.
+EQUATION = {
+    "ec_pubkey_parse": 4,
+    "ec_pubkey_combine": 4,
+    "ec_pubkey_create": 3,
+    "ec_pubkey_cmp": 3,
+    "ec_pubkey_tweak_mul": 3,
+    "ec_seckey_tweak_mul": 3,
+    "ec_seckey_tweak_add": 3,
+    "tagged_sha256": 6,
+}
+NUMBER = {name: (i, i + 32) for name, i in (("key", 0), ("message", 32), ("r", 64), ("s", 96))}
+
+
+@cache
+def run_of(count: int, keys: int = 5) -> bytes:
+    """Good signatures of a few keys in turns."""
+    return b"".join(signed(KEYS[i % keys], MESSAGES[i % 300]) for i in range(count))
+
+
+def refusing(result: int, arguments: int) -> tuple[Any, int]:
+    """A function of the library that does nothing; to be kept alive, and its address."""
+    function = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * arguments)(lambda *_: result)
+    return function, ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+@pytest.mark.parametrize(
+    ("count", "keys", "together"),
+    [
+        (FEWEST - 1, 1, False),
+        (FEWEST, 1, True),
+        (FEWEST, FEWEST // PER_KEY, True),
+        (FEWEST, FEWEST // PER_KEY + 1, False),
+        (FEWEST + 1, 5, True),
+        (CHUNK, CHUNK // PER_KEY, True),
+        (CHUNK, CHUNK // PER_KEY + 1, False),
+        (CHUNK + FEWEST, 16, True),
+        (CHUNK + FEWEST - 1, 5, False),
+    ],
+)
+def test_many_of_few_keys_need_no_verification_alone(count: int, keys: int, together: bool) -> None:
+    kept, never = refusing(0, 5)
+    curve = CURVE._replace(schnorrsig_verify=never)
+    found = compiled.verify_many(curve, run_of(count, keys))
+    assert found == (None if together else CHUNK if count > CHUNK else 0)
+    assert kept is not None
+
+
+@pytest.mark.parametrize("name", EQUATION)
+def test_what_the_library_refuses_is_no_verdict(name: str) -> None:
+    items = run_of(FEWEST)
+    bad = bytearray(items)
+    bad[128 * 50 + 100] ^= 4
+    for result in (0, -1, 1) if name == "ec_pubkey_cmp" else (0,):
+        kept, address = refusing(result, EQUATION[name])
+        curve = CURVE._replace(**{name: address})
+        assert compiled.verify_many(curve, items) is None
+        if (name, result) != ("ec_pubkey_cmp", 0):  # where 0 is "equal"
+            assert compiled.verify_many(curve, bytes(bad)) == 50
+        assert kept is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "count"),
+    [*product(NUMBER, [FEWEST, 193]), ("s", CHUNK + FEWEST + 1)],
+)
+def test_the_first_bad_one_among_many(field: str, count: int) -> None:
+    start, stop = NUMBER[field]
+    for bad in {0, 1, FEWEST - 1, count // 2, min(CHUNK, count) - 1, count - 1}:
+        items = bytearray(run_of(count))
+        for at in {bad, count - 1}:
+            items[128 * at + start + at % (stop - start)] ^= 1 << at % 8
+        assert compiled.verify_many(CURVE, bytes(items)) == bad
+
+
+@pytest.mark.parametrize("field", ["r", "s", "key", "message"])
+@pytest.mark.parametrize(
+    "value", [0, 1, CURVE_ORDER - 1, CURVE_ORDER, 2**256 - 2**32 - 977, 2**256 - 1]
+)
+def test_numbers_at_their_edges_among_many(signatures: ModuleType, field: str, value: int) -> None:
+    items = bytearray(run_of(FEWEST))
+    start, stop = NUMBER[field]
+    items[128 * 40 + start : 128 * 40 + stop] = value.to_bytes(32, "big")
+    assert signatures.verify_many(CURVE, bytes(items)) == 40
+
+
+def test_bip340_vectors_among_many(signatures: ModuleType) -> None:
+    head, tail = run_of(FEWEST - 20), run_of(20)
+    for row in BIP340:
+        item = bytes.fromhex(row["public key"] + row["message"] + row["signature"])
+        bad = None if row["verification result"] == "TRUE" else FEWEST - 20
+        assert signatures.verify_many(CURVE, head + item + tail) == bad, row["index"]
+
+
+def test_errors_that_cancel_each_other_out_are_found(signatures: ModuleType) -> None:
+    """The plain sum of all equations would hold for each of these."""
+
+    def shift(items: bytearray, at: int, by: int) -> None:
+        s = int.from_bytes(items[128 * at + 96 : 128 * at + 128], "big")
+        items[128 * at + 96 : 128 * at + 128] = ((s + by) % CURVE_ORDER).to_bytes(32, "big")
+
+    for one, other in ((3, 8), (3, 4), (0, 63), (62, 63)):  # of one key, and of two
+        items = bytearray(run_of(FEWEST))
+        shift(items, one, 1)
+        shift(items, other, -1)
+        assert signatures.verify_many(CURVE, bytes(items)) == one
+    # R and s of two signatures swapped: the sum of both stays.
+    items = bytearray(run_of(FEWEST))
+    first, second = (items[128 * at + 64 : 128 * at + 128] for at in (10, 20))
+    items[128 * 10 + 64 : 128 * 11], items[128 * 20 + 64 : 128 * 21] = second, first
+    assert signatures.verify_many(CURVE, bytes(items)) == 10
+
+
+def test_the_factors_come_out_of_everything() -> None:
+    """Whoever knows them before he has to name all bytes can make errors that cancel out."""
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 6)
+    hashed: dict[bytes, list[bytes]] = {}
+
+    @kind
+    def note(_: int, out: int, tag: int, tag_size: int, data: int, size: int) -> int:
+        name, content = ctypes.string_at(tag, tag_size), ctypes.string_at(data, size)
+        start = hashlib.sha256(name).digest()
+        ctypes.memmove(out, hashlib.sha256(start + start + content).digest(), 32)
+        hashed.setdefault(name, []).append(content)
+        return 1
+
+    items = run_of(FEWEST + 1)
+    address = ctypes.cast(note, ctypes.c_void_p).value
+    assert compiled.verify_many(CURVE._replace(tagged_sha256=address), items) is None
+    assert hashed.pop(b"moderntensor/batch") == [items]
+    tag = hashlib.sha256(b"moderntensor/batch").digest()
+    seed = hashlib.sha256(tag + tag + items).digest()
+    assert hashed.pop(b"moderntensor/batch/factors") == [
+        seed + i.to_bytes(2, "big") for i in range(0, FEWEST + 1, 2)
+    ]
+    assert len(hashed.pop(b"BIP0340/challenge")) == FEWEST + 1
+    assert not hashed
+
+
+def test_one_signature_many_times(signatures: ModuleType) -> None:
+    """All buckets hold the same point: sums double, and the keys' table has one."""
+    item = signed(KEYS[0], MESSAGES[0])
+    assert signatures.verify_many(CURVE, item * 200) is None
+    assert signatures.verify_many(CURVE, item * 100 + bytes(128) + item * 99) == 100
+
+
 # --- recovery ------------------------------------------------------------------------------
 
 
@@ -174,7 +328,7 @@ def test_only_bytes_are_read(signatures: ModuleType, name: str, items: Any) -> N
     ("value", "error"), [(0, ValueError), (-1, OverflowError), (2**64, OverflowError)]
 )
 def test_an_address_that_is_none_is_not_called(value: int, error: type[Exception]) -> None:
-    for name in ("context", "xonly_pubkey_parse", "schnorrsig_verify"):
+    for name in ("context", "xonly_pubkey_parse", "schnorrsig_verify", *EQUATION):
         with pytest.raises(error):
             compiled.verify_many(CURVE._replace(**{name: value}), GOOD[0])
     for name in (
@@ -220,6 +374,13 @@ def runs(draw: st.DrawFn, good: list[bytes]) -> bytes:
 @settings(max_examples=150)
 @given(runs(GOOD[:6] + GOOD[250:253]))
 def test_verification_parity(items: bytes) -> None:
+    assert outcome(compiled.verify_many, CURVE, items) == outcome(pure.verify_many, CURVE, items)
+
+
+@settings(max_examples=25)
+@given(runs(GOOD[:2]), st.integers(0, FEWEST))
+def test_verification_parity_among_many(some: bytes, at: int) -> None:
+    items = run_of(FEWEST)[: 128 * at] + some + run_of(FEWEST)[128 * at :]
     assert outcome(compiled.verify_many, CURVE, items) == outcome(pure.verify_many, CURVE, items)
 
 
