@@ -16,12 +16,14 @@ from setuptools.command.build_py import build_py
 BUILD_PURE = os.environ.get("MODERNTENSOR_BUILD_PURE", "") not in ("", "0")
 MARKER = '"""Present only in wheels that were built pure on purpose."""\n'
 
+SHA256 = sorted(str(path) for path in Path("ext").glob("sha256*.c"))
+
 # What each engine compiles besides its own .pyx.
 C_SOURCES = {
     "framing": [],
     "layout": [],
-    "headers": ["ext/sha256.c"],
-    "merkle": ["ext/sha256.c"],
+    "headers": SHA256,
+    "merkle": SHA256,
     "signatures": [],
 }
 

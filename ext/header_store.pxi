@@ -99,13 +99,22 @@ cdef class _Headers:
         self.offsets[0] = start
         return 0
 
-    cdef int append(self) except -1:
-        cdef size_t end = header_end(self.base, self.size, self.offsets[self.count])
-        if end == 0:
-            raise malformed(self.base, self.size, self.offsets[self.count], self.count)
-        self.count += 1
-        self.offsets[self.count] = end
-        return 0
+    cdef void read(self, size_t most) noexcept nogil:
+        # Finds up to `most` headers, fewer if one is malformed. The place of the next one stays
+        # in a register: each waits for the size of the one before.
+        cdef size_t count = 0
+        cdef size_t at = self.offsets[0]
+        while count < most:
+            at = header_end(self.base, self.size, at)
+            if at == 0:
+                break
+            count += 1
+            self.offsets[count] = at
+        self.count = count
+
+    cdef malformed(self):
+        # The error for the header after the last one found.
+        return malformed(self.base, self.size, self.offsets[self.count], self.count)
 
     cdef void hash_run(self, size_t start, size_t stop) noexcept nogil:
         # Makes the hashes of start .. stop known, each once.
@@ -129,7 +138,7 @@ cdef _Headers read_list(data):
     cdef _Headers headers = _Headers.__new__(_Headers)
     cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
     cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
-    cdef size_t count, i
+    cdef size_t count
     if size < 2:
         raise DecodeError(f"HeaderBatch: needs 2 bytes at offset 0, {size} left")
     count = <size_t>base[0] << 8 | base[1]
@@ -139,8 +148,9 @@ cdef _Headers read_list(data):
         )
     headers.data = data
     headers.reserve(2, count)
-    for i in range(count):
-        headers.append()
+    headers.read(count)
+    if headers.count != count:
+        raise headers.malformed()
     if headers.offsets[count] != size:
         raise DecodeError(f"HeaderBatch: {size - headers.offsets[count]} trailing bytes")
     return headers

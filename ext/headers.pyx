@@ -84,77 +84,31 @@ def header_hash(raw):
     return sha256(raw)
 
 
+def _hash_padded(data, blocks):
+    """For benchmarks: the hashes of messages that carry their padding, 32 bytes each.
+
+    `data` is `bytes`, one message after another, `blocks` blocks of 64 bytes each. Nothing is
+    done but compressing them with what is in use, so this is how fast hashing can get here.
+    """
+    if type(data) is not bytes:
+        raise TypeError(f"_hash_padded needs bytes, not {type(data).__name__}")
+    cdef size_t each = number("blocks", blocks, 1, 1024, EncodeError)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(data)
+    cdef size_t count = size // (64 * each)
+    if count * 64 * each != size:
+        raise DecodeError(f"_hash_padded: {size} bytes, must be a multiple of {64 * each}")
+    cdef const uint8_t *base = <const uint8_t *>PyBytes_AS_STRING(data)
+    cdef bytes hashes = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(32 * count))
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(hashes)
+    with nogil:
+        mt_sha256_padded_run(base, count, each, out)
+    return hashes
+
+
 include "header_store.pxi"
 
 
-# --- the rules -------------------------------------------------------------------------------
-
-
-cdef struct Walk:
-    const uint8_t *parent  # its hash
-    uint64_t height
-    bint slotted  # false: the parent lies before genesis, so any slot is later
-    uint64_t slot
-    uint64_t latest
-    Rule broken
-
-
-cdef size_t walk(
-    _Headers headers, size_t start, size_t stop, HeaderRules rules, const uint8_t *keys,
-    size_t key_count, const uint8_t *point, size_t points, Walk *at
-) noexcept nogil:
-    # Checks headers start .. stop and gives the place of the first bad one, or stop.
-    # `point` and `points` are the checkpoints still ahead.
-    cdef size_t i
-    cdef const uint8_t *header
-    cdef uint64_t timestamp, slot
-    cdef const uint8_t *digest
-    for i in range(start, stop):
-        if (i - start) % CHUNK == 0:
-            headers.hash_run(i, min(i + CHUNK, stop))
-        header = headers.base + headers.offsets[i]
-        digest = headers.hashes + 32 * i
-        if mt_load_be32(header + VERSION_AT) != VERSION:
-            at.broken = R_VERSION
-            return i
-        if mt_load_be64(header + GAS_LIMIT_AT) != rules.gas_limit:
-            at.broken = R_GAS_LIMIT
-            return i
-        if mt_load_be64(header + GAS_USED_AT) > rules.gas_limit:
-            at.broken = R_GAS_USED
-            return i
-        if at.height == U64_TOP or mt_load_be64(header + HEIGHT_AT) != at.height + 1:
-            at.broken = R_HEIGHT
-            return i
-        if memcmp(header + PREVIOUS_AT, at.parent, 32) != 0:
-            at.broken = R_PREVIOUS_HASH
-            return i
-        timestamp = mt_load_be64(header + TIMESTAMP_AT)
-        if timestamp < rules.genesis_timestamp:
-            at.broken = R_SLOT
-            return i
-        slot = (timestamp - rules.genesis_timestamp) // rules.block_time
-        if at.slotted and slot <= at.slot:
-            at.broken = R_SLOT
-            return i
-        if timestamp > at.latest:
-            at.broken = R_FUTURE
-            return i
-        if points and mt_load_be64(point) == at.height + 1:
-            if memcmp(point + 8, digest, 32) != 0:
-                at.broken = R_CHECKPOINT
-                return i
-            point += CHECKPOINT
-            points -= 1
-        if key_count and memcmp(keys + 32 * (slot % key_count), header + VALIDATOR_AT, 32) != 0:
-            at.broken = R_VALIDATOR
-            return i
-        at.parent = digest
-        at.height += 1
-        at.slotted = True
-        at.slot = slot
-    at.broken = R_NONE
-    return stop
+include "header_walk.pxi"
 
 
 @cython.final
@@ -188,9 +142,11 @@ cdef class HeaderBatch:
         cdef _Headers headers = _Headers.__new__(_Headers)
         cdef HeaderBatch batch = HeaderBatch.__new__(HeaderBatch, NO_HEADERS)
         headers.data = data
-        headers.reserve(0, <size_t>PyBytes_GET_SIZE(data) // MIN_SIZE)
-        while headers.offsets[headers.count] != headers.size:
-            headers.append()
+        cdef size_t most = <size_t>PyBytes_GET_SIZE(data) // MIN_SIZE
+        headers.reserve(0, most)
+        headers.read(most)
+        if headers.offsets[headers.count] != headers.size:
+            raise headers.malformed()
         batch.set(headers)
         return batch
 
@@ -373,10 +329,9 @@ cdef class HeaderBatch:
             raise TypeError(f"check needs HeaderRules, not {type(rules).__name__}")
         cdef HeaderRules by = rules
         cdef Walk at
+        cdef Rule broken = R_NONE
         cdef uint64_t timestamp, limit
-        cdef size_t first_bad, key_count, points
-        cdef const uint8_t *keys
-        cdef const uint8_t *point
+        cdef size_t first_bad
         parent, height, time = anchor
         hash32("Anchor.hash", parent, EncodeError)
         at.height = number("Anchor.height", height, 0, U64_MAX, EncodeError)
@@ -386,16 +341,14 @@ cdef class HeaderBatch:
         at.parent = <const uint8_t *>PyBytes_AS_STRING(parent)
         at.slotted = timestamp >= by.genesis_timestamp
         at.slot = (timestamp - by.genesis_timestamp) // by.block_time if at.slotted else 0
-        at.broken = R_NONE
-        keys = <const uint8_t *>PyBytes_AS_STRING(by.keys)
-        key_count = <size_t>PyBytes_GET_SIZE(by.keys) // 32
-        point = <const uint8_t *>PyBytes_AS_STRING(by.points)
-        points = <size_t>PyBytes_GET_SIZE(by.points) // CHECKPOINT
+        at.keys = <const uint8_t *>PyBytes_AS_STRING(by.keys)
+        at.key_count = <size_t>PyBytes_GET_SIZE(by.keys) // 32
+        at.point = <const uint8_t *>PyBytes_AS_STRING(by.points)
+        at.points = <size_t>PyBytes_GET_SIZE(by.points) // CHECKPOINT
         with nogil:
-            while points and mt_load_be64(point) <= at.height:
-                point += CHECKPOINT
-                points -= 1
-            first_bad = walk(
-                self.all, self.start, self.stop, by, keys, key_count, point, points, &at)
-        rule = None if at.broken == R_NONE else RULES[<int>at.broken]
+            while at.points and mt_load_be64(at.point) <= at.height:
+                at.point += CHECKPOINT
+                at.points -= 1
+            first_bad = walk(self.all, self.start, self.stop, by, &at, &broken)
+        rule = None if broken == R_NONE else RULES[<int>broken]
         return first_bad - self.start, rule

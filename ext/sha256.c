@@ -1,29 +1,16 @@
-/* SHA-256 (FIPS 180-4): portable C, and the SHA instructions of x86.
+/* SHA-256 (FIPS 180-4): portable C, the choice between the implementations, and whole messages.
  *
- * An implementation is one row of `implementations`: whether the CPU has it, how it compresses
- * blocks and, where it can do several messages at once, how it runs over many of them. */
-#include "sha256.h"
+ * An implementation is one row of `table`: whether it works here, how it takes blocks in and,
+ * where it can hash several messages at once, how it does that. */
+#include "sha256_impl.h"
 
 #include <string.h>
 
-#if (defined(__x86_64__) || defined(__i386__)) && (defined(__GNUC__) || defined(__clang__))
-#define MT_X86_SHA 1
-#include <cpuid.h>
-#include <immintrin.h>
-#endif
-
-typedef void (*compress_fn)(uint32_t state[8], const uint8_t *data, size_t blocks);
-typedef void (*run_fn)(const uint8_t *base, const size_t *offsets, size_t count, size_t blocks,
-                       uint8_t *out);
-
-static const uint32_t START[8] = {
+const uint32_t mt_sha256_start[8] = {
     0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 };
 
-#if defined(__GNUC__) || defined(__clang__)
-__attribute__((aligned(16)))
-#endif
-static const uint32_t K[64] = {
+MT_ALIGNED(16) const uint32_t mt_sha256_k[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -67,14 +54,14 @@ static void compress_portable(uint32_t state[8], const uint8_t *data, size_t blo
                    (rotr(y, 17) ^ rotr(y, 19) ^ y >> 10);
         }
         for (i = 0; i < 64; i += 8) {
-            ROUND(a, b, c, d, e, f, g, h, K[i] + w[i]);
-            ROUND(h, a, b, c, d, e, f, g, K[i + 1] + w[i + 1]);
-            ROUND(g, h, a, b, c, d, e, f, K[i + 2] + w[i + 2]);
-            ROUND(f, g, h, a, b, c, d, e, K[i + 3] + w[i + 3]);
-            ROUND(e, f, g, h, a, b, c, d, K[i + 4] + w[i + 4]);
-            ROUND(d, e, f, g, h, a, b, c, K[i + 5] + w[i + 5]);
-            ROUND(c, d, e, f, g, h, a, b, K[i + 6] + w[i + 6]);
-            ROUND(b, c, d, e, f, g, h, a, K[i + 7] + w[i + 7]);
+            ROUND(a, b, c, d, e, f, g, h, mt_sha256_k[i] + w[i]);
+            ROUND(h, a, b, c, d, e, f, g, mt_sha256_k[i + 1] + w[i + 1]);
+            ROUND(g, h, a, b, c, d, e, f, mt_sha256_k[i + 2] + w[i + 2]);
+            ROUND(f, g, h, a, b, c, d, e, mt_sha256_k[i + 3] + w[i + 3]);
+            ROUND(e, f, g, h, a, b, c, d, mt_sha256_k[i + 4] + w[i + 4]);
+            ROUND(d, e, f, g, h, a, b, c, mt_sha256_k[i + 5] + w[i + 5]);
+            ROUND(c, d, e, f, g, h, a, b, mt_sha256_k[i + 6] + w[i + 6]);
+            ROUND(b, c, d, e, f, g, h, a, mt_sha256_k[i + 7] + w[i + 7]);
         }
         state[0] += a, state[1] += b, state[2] += c, state[3] += d;
         state[4] += e, state[5] += f, state[6] += g, state[7] += h;
@@ -86,102 +73,57 @@ static int always(void)
     return 1;
 }
 
-/* --- x86 SHA instructions ------------------------------------------------------------------ */
-
-#ifdef MT_X86_SHA
-
-static int has_x86_sha(void)
-{
-    unsigned a, b, c, d;
-
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & 1u << 9) || !(c & 1u << 19))
-        return 0; /* SSSE3, SSE4.1 */
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 29);
-}
-
-/* Four rounds on the words in `m`, whose constants start at K[4 * n]. */
-#define FOUR_ROUNDS(n, m)                                                              \
-    do {                                                                               \
-        __m128i kw = _mm_add_epi32(m, _mm_load_si128((const __m128i *)&K[4 * (n)]));   \
-        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, kw);                                  \
-        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(kw, 0x0e));         \
-    } while (0)
-
-/* The next four words of the message schedule take the place of the oldest four. */
-#define SCHEDULE(m0, m1, m2, m3)                                                       \
-    ((m0) = _mm_sha256msg2_epu32(                                                      \
-         _mm_add_epi32(_mm_sha256msg1_epu32(m0, m1), _mm_alignr_epi8(m3, m2, 4)), m3))
-
-__attribute__((target("sha,sse4.1,ssse3"))) static void
-compress_x86_sha(uint32_t state[8], const uint8_t *data, size_t blocks)
-{
-    const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-    /* The instructions want the words as ABEF and CDGH, highest lane first. */
-    __m128i dcba = _mm_loadu_si128((const __m128i *)&state[0]);
-    __m128i hgfe = _mm_loadu_si128((const __m128i *)&state[4]);
-    __m128i abef = _mm_unpacklo_epi64(_mm_shuffle_epi32(hgfe, 0xb1), _mm_shuffle_epi32(dcba, 0xb1));
-    __m128i cdgh = _mm_unpackhi_epi64(_mm_shuffle_epi32(hgfe, 0xb1), _mm_shuffle_epi32(dcba, 0xb1));
-
-    for (; blocks; blocks--, data += MT_SHA256_BLOCK) {
-        const __m128i abef_before = abef, cdgh_before = cdgh;
-        const __m128i *in = (const __m128i *)data;
-        __m128i m0 = _mm_shuffle_epi8(_mm_loadu_si128(in), big_endian);
-        __m128i m1 = _mm_shuffle_epi8(_mm_loadu_si128(in + 1), big_endian);
-        __m128i m2 = _mm_shuffle_epi8(_mm_loadu_si128(in + 2), big_endian);
-        __m128i m3 = _mm_shuffle_epi8(_mm_loadu_si128(in + 3), big_endian);
-
-        FOUR_ROUNDS(0, m0);
-        FOUR_ROUNDS(1, m1);
-        FOUR_ROUNDS(2, m2);
-        FOUR_ROUNDS(3, m3);
-        FOUR_ROUNDS(4, SCHEDULE(m0, m1, m2, m3));
-        FOUR_ROUNDS(5, SCHEDULE(m1, m2, m3, m0));
-        FOUR_ROUNDS(6, SCHEDULE(m2, m3, m0, m1));
-        FOUR_ROUNDS(7, SCHEDULE(m3, m0, m1, m2));
-        FOUR_ROUNDS(8, SCHEDULE(m0, m1, m2, m3));
-        FOUR_ROUNDS(9, SCHEDULE(m1, m2, m3, m0));
-        FOUR_ROUNDS(10, SCHEDULE(m2, m3, m0, m1));
-        FOUR_ROUNDS(11, SCHEDULE(m3, m0, m1, m2));
-        FOUR_ROUNDS(12, SCHEDULE(m0, m1, m2, m3));
-        FOUR_ROUNDS(13, SCHEDULE(m1, m2, m3, m0));
-        FOUR_ROUNDS(14, SCHEDULE(m2, m3, m0, m1));
-        FOUR_ROUNDS(15, SCHEDULE(m3, m0, m1, m2));
-
-        abef = _mm_add_epi32(abef, abef_before);
-        cdgh = _mm_add_epi32(cdgh, cdgh_before);
-    }
-    dcba = _mm_unpackhi_epi64(cdgh, abef); /* D C B A from the lowest lane */
-    hgfe = _mm_unpacklo_epi64(cdgh, abef);
-    _mm_storeu_si128((__m128i *)&state[0], _mm_shuffle_epi32(dcba, 0x1b));
-    _mm_storeu_si128((__m128i *)&state[4], _mm_shuffle_epi32(hgfe, 0x1b));
-}
-
-#endif
-
 /* --- choice -------------------------------------------------------------------------------- */
 
-typedef struct {
+typedef struct implementation {
     const char *name;
-    int (*works)(void);
-    compress_fn compress;
-    run_fn run; /* NULL: one message after another */
+    int (*has)(void);
+    mt_sha256_compress_fn compress; /* NULL: it only hashes several messages at once */
+    mt_sha256_lanes_fn together;    /* NULL: it only hashes one after another */
+    size_t lanes;                   /* how many messages `together` takes */
+    size_t fewest;                  /* from how many on it pays to leave the other lanes unused */
+    const struct implementation *next; /* the next that works, for what `compress` is missing */
+    int works;
 } implementation;
 
 /* Best first; the last one always works. */
-static const implementation implementations[] = {
-#ifdef MT_X86_SHA
-    {"sha-ni", has_x86_sha, compress_x86_sha, NULL},
+static implementation table[] = {
+#ifdef MT_X86
+    {"avx512", mt_sha256_has_avx512, NULL, mt_sha256_sixteen_avx512, 16, 9, NULL, 0},
+    {"sha-ni", mt_sha256_has_sha_ni, mt_sha256_compress_sha_ni, mt_sha256_two_sha_ni, 2, 2, NULL, 0},
+    {"avx2", mt_sha256_has_avx2, NULL, mt_sha256_eight_avx2, 8, 3, NULL, 0},
 #endif
-    {"portable", always, compress_portable, NULL},
+#ifdef MT_ARM
+    {"armv8", mt_sha256_has_armv8, mt_sha256_compress_armv8, NULL, 1, 1, NULL, 0},
+#endif
+    {"portable", always, compress_portable, NULL, 1, 1, NULL, 0},
 };
 
-#define COUNT (sizeof implementations / sizeof implementations[0])
+#define COUNT (sizeof table / sizeof table[0])
 
-static const implementation *chosen = &implementations[COUNT - 1];
+static const implementation *chosen = &table[COUNT - 1];
+static mt_sha256_compress_fn compress = compress_portable; /* for one message */
+
+static void choose(const implementation *row)
+{
+    chosen = row;
+    while (row->compress == NULL)
+        row = row->next;
+    compress = row->compress;
+}
 
 void mt_sha256_setup(void)
 {
-    mt_sha256_select(mt_sha256_available(0));
+    const implementation *next = NULL;
+    size_t n;
+
+    for (n = COUNT; n-- > 0;) {
+        table[n].works = table[n].has();
+        table[n].next = next;
+        if (table[n].works)
+            next = &table[n];
+    }
+    choose(next);
 }
 
 const char *mt_sha256_available(size_t i)
@@ -189,8 +131,8 @@ const char *mt_sha256_available(size_t i)
     size_t n;
 
     for (n = 0; n < COUNT; n++)
-        if (implementations[n].works() && i-- == 0)
-            return implementations[n].name;
+        if (table[n].works && i-- == 0)
+            return table[n].name;
     return NULL;
 }
 
@@ -199,8 +141,8 @@ int mt_sha256_select(const char *name)
     size_t n;
 
     for (n = 0; n < COUNT; n++)
-        if (strcmp(implementations[n].name, name) == 0 && implementations[n].works()) {
-            chosen = &implementations[n];
+        if (table[n].works && strcmp(table[n].name, name) == 0) {
+            choose(&table[n]);
             return 1;
         }
     return 0;
@@ -211,7 +153,7 @@ const char *mt_sha256_implementation(void)
     return chosen->name;
 }
 
-/* --- messages ------------------------------------------------------------------------------ */
+/* --- one message --------------------------------------------------------------------------- */
 
 static void store_state(const uint32_t state[8], uint8_t out[MT_SHA256_SIZE])
 {
@@ -227,7 +169,7 @@ static void store_state(const uint32_t state[8], uint8_t out[MT_SHA256_SIZE])
 
 void mt_sha256_init(mt_sha256_ctx *ctx)
 {
-    memcpy(ctx->state, START, sizeof START);
+    memcpy(ctx->state, mt_sha256_start, sizeof ctx->state);
     ctx->size = 0;
 }
 
@@ -245,11 +187,11 @@ void mt_sha256_update(mt_sha256_ctx *ctx, const uint8_t *data, size_t size)
     }
     if (held) {
         memcpy(ctx->block + held, data, room);
-        chosen->compress(ctx->state, ctx->block, 1);
+        compress(ctx->state, ctx->block, 1);
         data += room;
         size -= room;
     }
-    chosen->compress(ctx->state, data, size / MT_SHA256_BLOCK);
+    compress(ctx->state, data, size / MT_SHA256_BLOCK);
     memcpy(ctx->block, data + size / MT_SHA256_BLOCK * MT_SHA256_BLOCK, size % MT_SHA256_BLOCK);
 }
 
@@ -262,7 +204,7 @@ void mt_sha256_final(mt_sha256_ctx *ctx, uint8_t out[MT_SHA256_SIZE])
     memcpy(tail, ctx->block, held);
     tail[held] = 0x80;
     mt_store_be64(tail + blocks * MT_SHA256_BLOCK - 8, ctx->size * 8);
-    chosen->compress(ctx->state, tail, blocks);
+    compress(ctx->state, tail, blocks);
     store_state(ctx->state, out);
 }
 
@@ -275,52 +217,113 @@ void mt_sha256(const uint8_t *data, size_t size, uint8_t out[MT_SHA256_SIZE])
     mt_sha256_final(&ctx, out);
 }
 
-static inline void fixed(compress_fn compress, const uint8_t *data, size_t size, size_t blocks,
-                         uint8_t *out)
+/* What is hashed of a message after its whole blocks: what is left, and the padding. */
+typedef uint8_t last_block[2 * MT_SHA256_BLOCK];
+
+static inline const uint8_t *pad(const uint8_t *data, size_t size, size_t blocks, last_block room)
 {
     /* The last 64 bytes of the message, then zeros. Starting to read so that only the `rest`
-     * bytes of the unfinished block precede the zeros gives the tail without a loop or a branch
+     * bytes of the unfinished block precede the zeros gives the block without a loop or a branch
      * that depends on the size. */
-    uint8_t pad[2 * MT_SHA256_BLOCK];
-    uint32_t state[8];
     size_t rest = size - (blocks - 1) * MT_SHA256_BLOCK;
-    uint8_t *tail = pad + MT_SHA256_BLOCK - rest;
+    uint8_t *last = room + MT_SHA256_BLOCK - rest;
 
-    memcpy(pad, data + size - MT_SHA256_BLOCK, MT_SHA256_BLOCK);
-    memset(pad + MT_SHA256_BLOCK, 0, MT_SHA256_BLOCK);
-    pad[MT_SHA256_BLOCK] = 0x80;
-    mt_store_be64(tail + MT_SHA256_BLOCK - 8, (uint64_t)size * 8);
-    memcpy(state, START, sizeof START);
-    compress(state, data, blocks - 1);
-    compress(state, tail, 1);
+    memcpy(room, data + size - MT_SHA256_BLOCK, MT_SHA256_BLOCK);
+    memset(room + MT_SHA256_BLOCK, 0, MT_SHA256_BLOCK);
+    room[MT_SHA256_BLOCK] = 0x80;
+    mt_store_be64(last + MT_SHA256_BLOCK - 8, (uint64_t)size * 8);
+    return last;
+}
+
+static inline void hash_one(mt_sha256_compress_fn with, const uint8_t *body, size_t blocks,
+                            const uint8_t *tail, uint8_t *out)
+{
+    uint32_t state[8];
+
+    memcpy(state, mt_sha256_start, sizeof state);
+    with(state, body, blocks);
+    with(state, tail, 1);
     store_state(state, out);
 }
 
 void mt_sha256_fixed(const uint8_t *data, size_t size, size_t blocks, uint8_t out[MT_SHA256_SIZE])
 {
-    fixed(chosen->compress, data, size, blocks, out);
+    last_block room;
+
+    hash_one(compress, data, blocks - 1, pad(data, size, blocks, room), out);
 }
 
 void mt_sha256_padded(const uint8_t *blocks, size_t count, uint8_t out[MT_SHA256_SIZE])
 {
     uint32_t state[8];
 
-    memcpy(state, START, sizeof START);
-    chosen->compress(state, blocks, count);
+    memcpy(state, mt_sha256_start, sizeof state);
+    compress(state, blocks, count);
     store_state(state, out);
+}
+
+/* --- many messages ------------------------------------------------------------------------- */
+
+#define CHUNK MT_SHA256_MAX_LANES
+
+/* Up to CHUNK messages, each of `blocks` blocks at bodies[i] and one at tails[i]. */
+static void hash_chunk(const implementation *with, const uint8_t **bodies, size_t blocks,
+                       const uint8_t **tails, size_t count, uint8_t *out)
+{
+    uint8_t spare[CHUNK * MT_SHA256_SIZE];
+    size_t i, now;
+
+    for (;; with = with->next) {
+        for (; with->together && count >= with->fewest; count -= now, out += now * MT_SHA256_SIZE) {
+            now = count < with->lanes ? count : with->lanes;
+            for (i = now; i < with->lanes; i++)
+                bodies[i] = bodies[0], tails[i] = tails[0];
+            with->together(bodies, blocks, tails, now == with->lanes ? out : spare);
+            if (now < with->lanes)
+                memcpy(out, spare, now * MT_SHA256_SIZE);
+            bodies += now;
+            tails += now;
+        }
+        if (with->compress)
+            break;
+    }
+    for (i = 0; i < count; i++)
+        hash_one(with->compress, bodies[i], blocks, tails[i], out + i * MT_SHA256_SIZE);
 }
 
 void mt_sha256_run(const uint8_t *base, const size_t *offsets, size_t count, size_t blocks,
                    uint8_t *out)
 {
     const implementation *with = chosen;
-    size_t i;
+    const uint8_t *bodies[CHUNK], *tails[CHUNK];
+    last_block rooms[CHUNK];
+    size_t i, now;
 
-    if (with->run) {
-        with->run(base, offsets, count, blocks, out);
-        return;
+    for (; count; count -= now, offsets += now, out += now * MT_SHA256_SIZE) {
+        now = count < CHUNK ? count : CHUNK;
+        /* All of them before the first is hashed: what was just written in small pieces cannot be
+         * read back in large ones without waiting. */
+        for (i = 0; i < now; i++) {
+            bodies[i] = base + offsets[i];
+            tails[i] = pad(bodies[i], offsets[i + 1] - offsets[i], blocks, rooms[i]);
+        }
+        hash_chunk(with, bodies, blocks - 1, tails, now, out);
     }
-    for (i = 0; i < count; i++)
-        fixed(with->compress, base + offsets[i], offsets[i + 1] - offsets[i], blocks,
-              out + i * MT_SHA256_SIZE);
+}
+
+void mt_sha256_padded_run(const uint8_t *data, size_t count, size_t blocks, uint8_t *out)
+{
+    const implementation *with = chosen;
+    const uint8_t *bodies[CHUNK], *tails[CHUNK];
+    const size_t size = blocks * MT_SHA256_BLOCK;
+    size_t i, now;
+
+    for (; count; count -= now, data += now * size, out += now * MT_SHA256_SIZE) {
+        now = count < CHUNK ? count : CHUNK;
+        for (i = 0; i < now; i++) {
+            bodies[i] = data + i * size;
+            tails[i] = bodies[i] + size - MT_SHA256_BLOCK;
+        }
+        hash_chunk(with, bodies, blocks - 1, tails, now, out);
+    }
 }

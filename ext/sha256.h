@@ -2,12 +2,18 @@
  *
  * Each extension module links its own copy. Call mt_sha256_setup() once, while the module is
  * imported; all but it and mt_sha256_select() may run without the GIL. No function
- * reads outside [data, data + size) and none allocates. */
+ * reads outside [data, data + size) and none allocates.
+ *
+ * sha256.c: portable C, the choice, messages. sha256_x86.c, sha256_avx.c, sha256_arm.c: the rest. */
 #ifndef MODERNTENSOR_SHA256_H
 #define MODERNTENSOR_SHA256_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC visibility push(hidden)
+#endif
 
 #define MT_SHA256_BLOCK 64
 #define MT_SHA256_SIZE 32
@@ -18,7 +24,7 @@ typedef struct {
     uint8_t block[MT_SHA256_BLOCK];  /* the unfinished block, size % 64 bytes of it */
 } mt_sha256_ctx;
 
-/* Chooses the best implementation for this CPU. */
+/* Finds out what works on this CPU and chooses the best. */
 void mt_sha256_setup(void);
 
 /* Chooses one by name; 0 if it is unknown or does not work here. */
@@ -47,9 +53,17 @@ void mt_sha256_padded(const uint8_t *blocks, size_t count, uint8_t out[MT_SHA256
 
 /* `count` messages that lie one after another, message i at base + offsets[i] up to
  * base + offsets[i + 1], each fit for mt_sha256_fixed with the same `blocks`;
- * hash i goes to out + 32 * i. The entry for implementations that hash many at once. */
+ * hash i goes to out + 32 * i. Several at once where the implementation can. */
 void mt_sha256_run(const uint8_t *base, const size_t *offsets, size_t count, size_t blocks,
                    uint8_t *out);
+
+/* `count` messages of `blocks` >= 1 whole blocks each, one after another, that already carry
+ * their padding; hash i goes to out + 32 * i. Several at once where the implementation can. */
+void mt_sha256_padded_run(const uint8_t *data, size_t count, size_t blocks, uint8_t *out);
+
+#if defined(__GNUC__) || defined(__clang__)
+#pragma GCC visibility pop
+#endif
 
 /* Big-endian numbers at any alignment. */
 

@@ -15,6 +15,8 @@ cdef extern from "sha256.h":
     void mt_sha256_final(mt_sha256_ctx *ctx, uint8_t *out) noexcept nogil
     void mt_sha256(const uint8_t *data, size_t size, uint8_t *out) noexcept nogil
     void mt_sha256_padded(const uint8_t *blocks, size_t count, uint8_t *out) noexcept nogil
+    void mt_sha256_padded_run(
+        const uint8_t *data, size_t count, size_t blocks, uint8_t *out) noexcept nogil
     void mt_sha256_fixed(
         const uint8_t *data, size_t size, size_t blocks, uint8_t *out) noexcept nogil
     void mt_sha256_run(
@@ -38,7 +40,10 @@ cdef inline const uint8_t *span(
 
 
 def sha256_implementation():
-    """The SHA-256 in use: ``"sha-ni"`` or ``"portable"`` (``"hashlib"`` in the pure twin)."""
+    """The SHA-256 in use: ``"avx512"``, ``"sha-ni"``, ``"avx2"``, ``"armv8"`` or ``"portable"``.
+
+    ``"hashlib"`` in the pure twin.
+    """
     return mt_sha256_implementation().decode("ascii")
 
 
@@ -56,7 +61,7 @@ def sha256_implementations():
 
 
 def _force_sha256(name):
-    """Tests only: use the named implementation, or the best one again with None."""
+    """For `backend.force_sha256`: what this engine hashes with; the best again with None."""
     if name is None:
         mt_sha256_setup()
     elif not mt_sha256_select(name.encode("ascii")):

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 from .errors import EnginesMissingError
 
-__all__ = ["NAME", "framing", "headers", "layout", "merkle", "signatures"]
+__all__ = [
+    "NAME",
+    "force_sha256",
+    "framing",
+    "headers",
+    "layout",
+    "merkle",
+    "sha256_implementation",
+    "sha256_implementations",
+    "signatures",
+]
 
 
 def _wants_pure() -> bool:
@@ -39,3 +49,30 @@ else:
             "would hide the installed one. MODERNTENSOR_PURE=1 asks for the slower pure-Python "
             "engines."
         ) from error
+
+# The pure engines share `hashlib`; each compiled one has its own copy of the choice.
+_HASHING: Final = (headers,) if NAME == "pure" else (headers, merkle)
+
+
+def sha256_implementation() -> str:
+    """The SHA-256 in use, for the log and for those who measure.
+
+    ``"avx512"`` (16 messages at once), ``"sha-ni"`` (x86, two at once), ``"avx2"`` (eight at
+    once, one by one in portable C), ``"armv8"`` or ``"portable"``; ``"hashlib"`` when pure.
+    """
+    return headers.sha256_implementation()
+
+
+def sha256_implementations() -> tuple[str, ...]:
+    """Every SHA-256 that works on this machine, best first; the best is in use unless forced."""
+    return headers.sha256_implementations()
+
+
+def force_sha256(name: str | None) -> None:
+    """Let all engines hash with the named implementation, for tests and measurements.
+
+    None: with the best one again. ValueError if it does not work on this machine. Not while
+    other threads hash.
+    """
+    for engine in _HASHING:
+        engine._force_sha256(name)

@@ -55,7 +55,8 @@ def header_hash(raw: bytes) -> bytes:
 
 
 def sha256_implementation() -> str:
-    """The SHA-256 in use: ``"hashlib"`` here, ``"sha-ni"`` or ``"portable"`` when compiled."""
+    """The SHA-256 in use: ``"hashlib"`` here, ``"avx512"``, ``"sha-ni"``, ``"avx2"``, ``"armv8"``
+    or ``"portable"`` when compiled."""
     return "hashlib"
 
 
@@ -65,7 +66,7 @@ def sha256_implementations() -> tuple[str, ...]:
 
 
 def _force_sha256(name: str | None) -> None:
-    """Tests only: use the named implementation, or the best one again with None."""
+    """For `backend.force_sha256`: what this engine hashes with; the best again with None."""
     if name not in (None, "hashlib"):
         raise ValueError(f"no SHA-256 implementation {name!r} on this machine")
 

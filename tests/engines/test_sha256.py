@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.headers import RawHeader, batch_bytes
@@ -13,6 +14,8 @@ from helpers.state_reference import account, pack, subtree
 
 import moderntensor._ext.headers as compiled_headers
 import moderntensor._ext.merkle as compiled_merkle
+from moderntensor import backend
+from moderntensor.errors import DecodeError, EncodeError
 
 Sha256 = Callable[[bytes], bytes]
 
@@ -45,30 +48,32 @@ PUBLISHED = [
 ]
 
 
-@pytest.fixture(params=["sha-ni", "portable"])
-def forced(request: pytest.FixtureRequest) -> Iterator[str]:
+IN_C = ["avx512", "sha-ni", "avx2", "armv8", "portable"]
+HERE = [name for name in IN_C if name in backend.sha256_implementations()]
+
+
+def force(request: pytest.FixtureRequest, name: str) -> None:
+    """Both engines hash with the implementation until the test has ended."""
+    request.addfinalizer(lambda: backend.force_sha256(None))
+    backend.force_sha256(name)
+
+
+@pytest.fixture(params=HERE)
+def forced(request: pytest.FixtureRequest) -> str:
     """Each implementation in C in turn, in both engines that hash."""
     name: str = request.param
-    if name not in compiled_headers.sha256_implementations():
-        pytest.skip(f"this CPU has no {name}")
-    for module in (compiled_headers, compiled_merkle):
-        module._force_sha256(name)
-    yield name
-    for module in (compiled_headers, compiled_merkle):
-        module._force_sha256(None)
+    force(request, name)
+    return name
 
 
-@pytest.fixture(params=["hashlib", "sha-ni", "portable"])
+@pytest.fixture(params=["hashlib", *HERE])
 def sha256(request: pytest.FixtureRequest) -> Sha256:
     """The function of the pure twin, and the compiled one over each implementation."""
     if request.param == "hashlib":
         import moderntensor._pure.headers as pure_headers
 
         return pure_headers.sha256
-    if request.param not in compiled_headers.sha256_implementations():
-        pytest.skip(f"this CPU has no {request.param}")
-    request.addfinalizer(lambda: compiled_headers._force_sha256(None))
-    compiled_headers._force_sha256(request.param)
+    force(request, request.param)
     return compiled_headers.sha256
 
 
@@ -121,23 +126,72 @@ def test_trees(forced: str) -> None:
     assert compiled_merkle.sha256_implementation() == forced
 
 
+def test_any_number_of_headers_at_once(forced: str) -> None:
+    """Some implementations take 2, 8 or 16 side by side: what is left over is hashed as well."""
+    rng = random.Random(7)
+    headers = [
+        RawHeader(extra_data=rng.randbytes(rng.randrange(33)), signature=rng.randbytes(64))
+        for _ in range(50)
+    ]
+    right = [header.hash for header in headers]
+    for count in range(51):
+        batch = compiled_headers.HeaderBatch(batch_bytes(headers[:count]))
+        assert batch.hashes() == right[:count]
+        part = compiled_headers.HeaderBatch(batch_bytes(headers))[50 - count :]
+        assert part.hashes() == right[50 - count :]
+
+
+def test_messages_that_carry_their_padding(forced: str) -> None:
+    rng = random.Random(8)
+    for blocks in range(1, 7):
+        size = 64 * blocks - 9 - rng.randrange(min(55, 64 * blocks - 9))
+        messages = [rng.randbytes(size) for _ in range(37)]
+        tail = b"\x80" + bytes(64 * blocks - 9 - size) + (8 * size).to_bytes(8, "big")
+        hashes = compiled_headers._hash_padded(b"".join(m + tail for m in messages), blocks)
+        assert hashes == b"".join(hashlib.sha256(m).digest() for m in messages)
+    assert compiled_headers._hash_padded(b"", 5) == b""
+    with pytest.raises(DecodeError, match="_hash_padded: 319 bytes, must be a multiple of 320"):
+        compiled_headers._hash_padded(bytes(319), 5)
+    with pytest.raises(EncodeError, match="blocks: 0, must be 1 to 1024"):
+        compiled_headers._hash_padded(b"", 0)
+    with pytest.raises(TypeError, match="_hash_padded needs bytes, not bytearray"):
+        compiled_headers._hash_padded(bytearray(64), 1)  # type: ignore[arg-type]
+
+
 def test_the_best_implementation_is_chosen() -> None:
     names = compiled_headers.sha256_implementations()
+    assert list(names) == [name for name in IN_C if name in names]
     assert compiled_headers.sha256_implementation() == names[0]
     assert names[-1] == "portable"
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():
-        flags = cpu.read_text().split()
+        flags = set(cpu.read_text().split())
         assert ("sha-ni" in names) == ("sha_ni" in flags)
+        assert ("avx2" in names) == ("avx2" in flags)
+        assert ("avx512" in names) == ({"avx512f", "avx512bw"} <= flags)
+        assert ("armv8" in names) == ("sha2" in flags)
 
 
-def test_unknown_implementations_are_refused(engine: object) -> None:
-    headers = engine.headers  # type: ignore[attr-defined]
-    before = headers.sha256_implementation()
+def test_all_engines_switch_together(request: pytest.FixtureRequest) -> None:
+    names = backend.sha256_implementations()
+    request.addfinalizer(lambda: backend.force_sha256(None))
+    for name in names:
+        backend.force_sha256(name)
+        assert backend.sha256_implementation() == name
+        if backend.NAME == "compiled":
+            assert compiled_headers.sha256_implementation() == name
+            assert compiled_merkle.sha256_implementation() == name
     with pytest.raises(ValueError, match="no SHA-256 implementation 'md5' on this machine"):
-        headers._force_sha256("md5")
-    headers._force_sha256(None)
-    assert headers.sha256_implementation() == before == headers.sha256_implementations()[0]
+        backend.force_sha256("md5")
+    assert backend.sha256_implementation() == names[-1]
+    backend.force_sha256(None)
+    assert backend.sha256_implementation() == names[0]
+
+
+def test_each_twin_names_its_own(engine: Any) -> None:
+    names = engine.headers.sha256_implementations()
+    assert engine.headers.sha256_implementation() == names[0]
+    assert ("hashlib" in names) == (engine.name == "pure")
 
 
 @pytest.mark.parametrize("value", ["text", 5, None, [1]])
