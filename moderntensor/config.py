@@ -68,6 +68,8 @@ class NodeConfig:
 
     # --- sync ------------------------------------------------------------------------------
     headers_per_request: int = 192  # protocol and go-ethereum: MaxHeaderFetch
+    # Those that a checkpoint covers cost a peer and us little more than the bytes.
+    trusted_headers_per_request: int = 2048  # protocol: GET_HEADERS.max_headers
     blocks_per_request: int = 128  # protocol and go-ethereum: MaxBlockFetch
     sync_peers: int = 8  # asked at the same time; more only split the same line
     sync_requests_per_peer: int = 4  # of a kind at a time: half of the max_per_type of a HELLO
@@ -96,6 +98,7 @@ class NodeConfig:
             "max_inflight": 1,
             "max_per_type": 1,
             "headers_per_request": 1,
+            "trusted_headers_per_request": 1,
             "blocks_per_request": 1,
         }
         high: dict[str, float] = {
@@ -104,6 +107,7 @@ class NodeConfig:
             "network_id": 2**64 - 1,  # u64 in HELLO
             "listen_port": 65535,
             "headers_per_request": 2048,  # GET_HEADERS.max_headers
+            "trusted_headers_per_request": 2048,
             "blocks_per_request": 512,  # GET_BLOCKS.max_blocks
         }
         for name, bound in low.items():

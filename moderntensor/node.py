@@ -54,17 +54,22 @@ class FullNode:
         settings: NodeConfig | None = None,
         identity: NodeIdentity | None = None,
         producer_key: KeyPair | None = None,
+        trusted_head: tuple[int, bytes] | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         """`data_dir` holds the chain and the node's key, and is made if it is missing; None keeps
-        all in memory. `config` is a chain's constants or its genesis file. A `runtime` that is
-        given stays the caller's to close.
+        all in memory. `config` is a chain's constants or its genesis file. `trusted_head` is the
+        height and hash of a block that the caller knows to be good: no other chain is followed,
+        and no signatures of headers up to there are checked. A `runtime` that is given stays
+        the caller's to close.
 
         Raises ConfigError for an unusable genesis file, key or setting, StorageError for an
         unusable directory.
         """
         if not isinstance(config, ChainConfig):
             config = ChainConfig.load(config)
+        if trusted_head is not None:
+            config = config.trusting(*trusted_head)
         directory = None if data_dir is None else Path(data_dir)
         if directory is not None:
             try:

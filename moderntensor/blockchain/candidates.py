@@ -1,7 +1,8 @@
 """Headers ahead of the executed chain: where a batch attaches, and the pending candidate.
 
-`pending` holds one run of headers, each checked whole (rules and signature), that attaches to
-the executed chain at its fork point and ends higher than the head. Its bodies come later.
+`pending` holds one run of headers, each checked whole (rules and signature; but see
+`provisional`), that attaches to the executed chain at its fork point and ends higher than the
+head. Its bodies come later.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final, NamedTuple
 from ..backend import headers
 from ..errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
 from ..storage import ReadTransaction, WriteTransaction
-from . import side, tables
+from . import provisional, side, tables
 from .chain_types import ChainHead
 from .genesis import ChainConfig
 from .invalid import InvalidBlocks
@@ -144,10 +145,17 @@ def final_height(txn: ReadTransaction) -> int:
 # --- changing the pending headers ------------------------------------------------------------
 
 
-def extend(txn: WriteTransaction, batch: HeaderBatch, place: Attachment) -> int:
+def extend(
+    txn: WriteTransaction,
+    config: ChainConfig,
+    batch: HeaderBatch,
+    place: Attachment,
+    trusted_to: int,
+) -> int:
     """Make `batch`, checked and longer than all that is known, the candidate or its end.
 
-    Returns how many of its headers are new.
+    Signatures are checked above height `trusted_to` only, of a checkpoint. Returns how many of
+    its headers are new.
     """
     new = batch[place.skip :]
     if place.place == tables.PENDING:
@@ -166,6 +174,7 @@ def extend(txn: WriteTransaction, batch: HeaderBatch, place: Attachment) -> int:
         txn.append(tables.PENDING, key, new.raw(i))
         txn.put(tables.INDEX, block_hash, key)
     _note_tip(txn, height, new.hash(len(new) - 1))
+    provisional.extended(txn, config, place.anchor.height + 1, height, trusted_to)
     return len(new)
 
 
@@ -187,6 +196,7 @@ def delete_from(txn: WriteTransaction, height: int) -> None:
     else:
         anchor = anchor_of(last[1])
         _note_tip(txn, anchor.height, anchor.hash)
+    provisional.shortened(txn)
 
 
 def _note_tip(txn: WriteTransaction, height: int, block_hash: bytes) -> None:
@@ -219,6 +229,7 @@ def follow(
             )
             if last <= head.height:
                 txn.delete(tables.META, tables.META_CANDIDATE)
+                provisional.shortened(txn)
             return
     if last <= head.height:
         delete_from(txn, 0)

@@ -15,7 +15,7 @@ from typing import Final
 from ..errors import HeaderChainError, InvalidBlockError, StaleBodiesError
 from ..runtime import Runtime
 from ..storage import ReadTransaction, Store, WriteTransaction
-from . import candidates, evidence, rehearsal, side, tables
+from . import candidates, evidence, provisional, rehearsal, side, tables
 from .block import EMPTY_BODY, MAX_BLOCK_SIZE, Block
 from .branch import BranchWriter
 from .chain_reader import ChainReader
@@ -105,32 +105,50 @@ class Blockchain(ChainReader):
         with self.store.read() as txn:
             return self._attach(txn, batch, now).anchor
 
-    def add_headers(self, batch: HeaderBatch, *, signatures_checked: bool = False) -> int:
+    def add_headers(
+        self, batch: HeaderBatch, *, signatures_checked: bool = False, trusted_to: int = 0
+    ) -> int:
         """Keep headers whose bodies will come later; how many were new.
 
         They become, or extend, the pending headers if that makes those longer than all that is
         known; otherwise nothing is kept and 0 returned. Raises as `check_headers`; signatures
         are verified as well unless the caller has done so (`verify_header_signatures`).
+
+        `trusted_to` is the height of a checkpoint: of headers up to there no signatures are
+        verified. They are provisional, and no bodies are applied to them, until the pending
+        headers have reached a checkpoint above them, or `confirm_headers`.
         """
         if not len(batch):
             return 0
+        if trusted_to and trusted_to not in self.config.checkpoints:
+            raise ValueError(f"there is no checkpoint at height {trusted_to}")
         with self._lock:
             with self.store.read() as txn:
                 place = self._attach(txn, batch, None)
-                proven = evidence.look(
-                    txn, self.config, batch, place.skip, self._header_head.height
-                )
+                signed = max(place.skip, min(len(batch), trusted_to + 1 - batch.height(0)))
+                proven = evidence.look(txn, self.config, batch, signed, self._header_head.height)
             if not signatures_checked:
-                bad = verify_header_signatures(batch, place.skip)
+                bad = verify_header_signatures(batch, signed)
                 if bad is not None:
                     raise HeaderChainError(bad, batch.height(bad), "signature")
             evidence.keep(self.store, proven)
             if place.anchor.height + len(batch) - place.skip <= self._header_head.height:
                 return 0
             with self.store.write() as write:
-                added = candidates.extend(write, batch, place)
+                added = candidates.extend(write, self.config, batch, place, trusted_to)
             self._note_candidate()
             return added
+
+    def confirm_headers(self, batch: HeaderBatch) -> None:
+        """The signatures of `batch`, the first of the provisional headers, are good. ValueError
+        where those are others."""
+        with self._lock, self.store.write() as txn:
+            first = provisional.first_height(txn)
+            if not len(batch) or first != batch.height(0):
+                raise ValueError("not where the provisional headers begin")
+            if pending_headers(txn, first, len(batch)).hashes() != batch.hashes():
+                raise ValueError("the provisional headers are others by now")
+            provisional.confirmed(txn, batch.height(-1))
 
     def drop_pending(self, from_height: int) -> None:
         """Forget the pending headers at `from_height` and above."""
@@ -364,7 +382,7 @@ class Blockchain(ChainReader):
         if not count:
             raise ValueError("no bodies to apply")
         with self.store.read() as txn:
-            span = pending_span(txn)
+            span = provisional.checked_span(txn)
             if span is None or span[0] != start or span[1] < start + count - 1:
                 raise StaleBodiesError(
                     f"bodies {start} to {start + count - 1} are not where the pending headers "

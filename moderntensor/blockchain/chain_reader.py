@@ -11,8 +11,17 @@ from . import tables
 from .block import EMPTY_BODY, ZERO_HASH, Block, BlockHeader
 from .evidence import Evidence, kept
 from .genesis import ChainConfig
-from .lookup import canonical_header, find_header, height_range, one, pending_headers, pending_span
+from .lookup import (
+    HeaderBatch,
+    canonical_header,
+    find_header,
+    height_range,
+    one,
+    pending_headers,
+    pending_span,
+)
 from .prepared import split_body
+from .provisional import checked_span, first_height
 from .state import Account, read_account
 from .transaction import Transaction, TransactionReceipt
 
@@ -208,11 +217,30 @@ class ChainReader:
         A first height at or below the head's is a reorganisation.
         """
         with self.store.read() as txn:
+            return checked_span(txn)
+
+    def candidate_span(self) -> tuple[int, int] | None:
+        """As `pending_span`, with the headers that are provisional."""
+        with self.store.read() as txn:
             return pending_span(txn)
 
-    def pending_hashes(self, start: int, count: int) -> list[tuple[int, bytes, bytes]]:
-        """(height, hash, txs_root) of up to `count` pending headers from `start` on."""
+    def provisional_height(self) -> int | None:
+        """From where on pending headers are provisional; None if they are not."""
         with self.store.read() as txn:
+            return first_height(txn)
+
+    def provisional_headers(self, count: int) -> HeaderBatch:
+        """The first `count` of the provisional headers, or as many as there are."""
+        with self.store.read() as txn:
+            first = first_height(txn)
+            return pending_headers(txn, first or 0, 0 if first is None else count)
+
+    def pending_hashes(self, start: int, count: int) -> list[tuple[int, bytes, bytes]]:
+        """(height, hash, txs_root) of up to `count` pending headers from `start` on, none of them
+        provisional."""
+        with self.store.read() as txn:
+            span = checked_span(txn)
+            count = 0 if span is None else min(count, span[1] + 1 - start)
             batch = pending_headers(txn, start, count)
         return [(batch.height(i), batch.hash(i), batch.txs_root(i)) for i in range(len(batch))]
 

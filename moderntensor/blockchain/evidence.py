@@ -14,6 +14,7 @@ from ..storage import ReadTransaction, Store
 from . import tables
 from .genesis import ChainConfig
 from .lookup import HeaderBatch, height_range, one
+from .rules import verify_header_signatures
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,13 @@ def _known_at(txn: ReadTransaction, height: int) -> list[bytes]:
 
 
 def keep(store: Store, found: list[Evidence]) -> None:
-    """Note evidence whose signatures are good: once for each validator and height."""
+    """Note evidence, if its signatures are good: once for each validator and height."""
     if not found:
         return
     with store.write() as txn:
         for pair in found:
+            if verify_header_signatures(HeaderBatch.join(pair)) is not None:
+                continue  # one that a checkpoint covers, which is no evidence
             batch = one(pair.first)
             height, validator = batch.height(0), batch.validator(0)
             key = tables.height_key(height) + validator

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -53,7 +53,8 @@ class ChainConfig:
     alloc: Mapping[bytes, int] = field(default_factory=dict)
     """First balances by address, each at least 1, all together below 2¹²⁸."""
     checkpoints: Mapping[int, bytes] = field(default_factory=dict)
-    """Block hashes that heights must have."""
+    """Block hashes that heights must have. They cover what lies below them: while headers are
+    synced up to one, no signatures of theirs are checked."""
     max_reorg_depth: int = 128
     """How many blocks this node is willing to undo."""
 
@@ -138,6 +139,14 @@ class ChainConfig:
     def validator_at(self, slot: int) -> bytes | None:
         """The x-only key whose slot this is; None where any key may sign."""
         return self.validators[slot % len(self.validators)] if self.validators else None
+
+    def trusting(self, height: int, block_hash: bytes) -> ChainConfig:
+        """The same chain with one more checkpoint: a block of which its owner knows from
+        elsewhere. ConfigError where it contradicts one that is there."""
+        known = self.checkpoints.get(height, block_hash)
+        if known != block_hash:
+            raise ConfigError(f"checkpoints.{height}: {known.hex()}, not {block_hash.hex()}")
+        return replace(self, checkpoints={**self.checkpoints, height: block_hash})
 
     # --- files -----------------------------------------------------------------------------
 

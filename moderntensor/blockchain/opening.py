@@ -7,7 +7,7 @@ from typing import Final
 
 from ..errors import ConfigError, FinalityError, StorageError
 from ..storage import ReadTransaction, Store, WriteTransaction
-from . import candidates, tables
+from . import candidates, provisional, tables
 from .chain_types import ChainHead
 from .genesis import ChainConfig
 from .lookup import canonical_header, head_of, one, pending_headers, pending_span
@@ -92,14 +92,16 @@ def _check(txn: ReadTransaction, config: ChainConfig) -> ChainHead:
 def _pending_is_sound(txn: ReadTransaction, config: ChainConfig, head: ChainHead) -> bool:
     """Whether the pending headers attach, are longer, and obey settings that may have changed."""
     span = pending_span(txn)
+    unchecked = provisional.first_height(txn)
     if span is None:
-        return txn.get(tables.META, tables.META_CANDIDATE) is None
+        return txn.get(tables.META, tables.META_CANDIDATE) is None and unchecked is None
     first, last = span
     below = canonical_header(txn, first - 1)
     ends = pending_headers(txn, first, 1), pending_headers(txn, last, 1)
     return (
         below is not None
         and last > head.height
+        and (unchecked is None or unchecked <= last)
         and txn.count(tables.PENDING) == last - first + 1
         and ends[0].previous_hash(0) == one(below).hash(0)
         and txn.get(tables.META, tables.META_CANDIDATE) == tables.block_key(last, ends[1].hash(0))

@@ -66,6 +66,7 @@ META_SCHEMA: Final = b"schema"  # u32 version of everything in this module
 META_GENESIS: Final = b"genesis"  # hash of the genesis header
 META_HEAD: Final = b"head"  # height ‖ hash of the executed head
 META_CANDIDATE: Final = b"candidate"  # height ‖ hash of the tip of the pending headers
+META_PROVISIONAL: Final = b"provisional"  # u64, first pending header not checked whole yet
 META_FINAL: Final = b"final"  # u64, highest block that can never be undone; absent: the genesis
 
 SCHEMA_VERSION: Final = 1

@@ -69,7 +69,8 @@ class BodiesJob(Job):
     async def fetch(self, attempt: Attempt) -> None:
         """As many as the peer's pace allows, in one request; another attempt gets the rest."""
         source, start = attempt.source, self._next
-        wanted = self._missing[start : start + self._pool.size(source, Kind.BODIES)]
+        left = len(self._missing) - start
+        wanted = self._missing[start : start + self._pool.size(source, Kind.BODIES, left)]
         request = GetBlockBodiesMessage(hashes=tuple(block_hash for _, block_hash, _ in wanted))
         reply = await self._pool.ask(source, request, BlockBodiesMessage)
         attempt.answered()

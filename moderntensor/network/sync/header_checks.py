@@ -27,6 +27,11 @@ class FutureHeaders(Exception):  # noqa: N818  (an outcome, no error)
     """A range runs ahead of our clock; nobody is to blame."""
 
 
+def bad_signature(height: int) -> Misbehaviour:
+    """What convicts a peer of a header that nobody has signed."""
+    return Misbehaviour(DisconnectCode.BAD_HEADER, f"header {height}: bad signature")
+
+
 class HeaderChecker:
     """What every batch goes through before it is stored: rules, then signatures in threads."""
 
@@ -39,25 +44,28 @@ class HeaderChecker:
         """Unix seconds."""
         return int(self._runtime.wall_time())
 
-    async def signatures(self, batch: HeaderBatch) -> None:
-        """Raises Misbehaviour at the first bad one."""
+    async def first_bad(self, batch: HeaderBatch, start: int = 0) -> int | None:
+        """The index of the first header from `start` on whose signature is bad, if one is."""
         found = await asyncio.gather(
             *(
                 self._runtime.run(
                     verify_header_signatures, batch, i, min(i + SIGNATURE_SLICE, len(batch))
                 )
-                for i in range(0, len(batch), SIGNATURE_SLICE)
+                for i in range(start, len(batch), SIGNATURE_SLICE)
             )
         )
-        for bad in found:
-            if bad is not None:
-                raise Misbehaviour(
-                    DisconnectCode.BAD_HEADER, f"header {batch.height(bad)}: bad signature"
-                )
+        return next((bad for bad in found if bad is not None), None)
 
-    async def attached(self, batch: HeaderBatch) -> tuple[Anchor, HeaderBatch]:
-        """Check a batch that must begin after a header that we know. Returns where, and the
-        batch without what lies in the future. Raises FinalityError and Misbehaviour."""
+    async def signatures(self, batch: HeaderBatch, trusted_to: int) -> None:
+        """Raises Misbehaviour at the first bad one above height `trusted_to`."""
+        bad = await self.first_bad(batch, max(0, trusted_to + 1 - batch.height(0)))
+        if bad is not None:
+            raise bad_signature(batch.height(bad))
+
+    async def attached(self, batch: HeaderBatch, trusted_to: int) -> tuple[Anchor, HeaderBatch]:
+        """Check a batch that must begin after a header that we know, signatures above height
+        `trusted_to` only. Returns where, and the batch without what lies in the future. Raises
+        FinalityError and Misbehaviour."""
         now = self.now
         while len(batch):
             try:
@@ -71,14 +79,17 @@ class HeaderChecker:
                     raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
                 batch = batch[: error.index]  # which is looked at again: for invalid ones, say
             else:
-                await self.signatures(batch)
+                await self.signatures(batch, trusted_to)
                 return anchor, batch
         raise FutureHeaders
 
-    async def segment(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:
-        """Check a range between two pins. Raises Misbehaviour, SkeletonFalse, FutureHeaders."""
+    async def segment(
+        self, data: bytes, anchor: Anchor, end_hash: bytes, trusted_to: int
+    ) -> HeaderBatch:
+        """Check a range between two pins, signatures above height `trusted_to` only. Raises
+        Misbehaviour, SkeletonFalse, FutureHeaders."""
         batch = await self._runtime.run(self._rules, data, anchor, end_hash)
-        await self.signatures(batch)
+        await self.signatures(batch, trusted_to)
         return batch
 
     def _rules(self, data: bytes, anchor: Anchor, end_hash: bytes) -> HeaderBatch:

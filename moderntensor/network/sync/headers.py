@@ -5,19 +5,24 @@ up to its head. The ranges between are then asked of all peers, each pinned to t
 at its end. A hash fixes everything below it, so that it is always clear who was false: a range
 that breaks a rule or does not end in its pin convicts its supplier, who said that the pin is on
 its chain; a good range that does not begin where the skeleton says convicts the leader.
+
+Where the leader claims to have a checkpoint, signatures up to there are not checked: the
+checkpoint's hash covers them. Until the candidate has reached it they are provisional, and the
+body stage does not see them. If the leader's chain ends before, they are checked after all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from typing import Final
 
 from ...backend import headers as engine
 from ...errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
 from ..messages import DisconnectCode, GetHeadersMessage, HeadersMessage, Status
 from .context import SyncContext
-from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse
+from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse, bad_signature
 from .settle import settled
 from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
 from .sources import SourcePool
@@ -29,9 +34,10 @@ HeaderBatch = engine.HeaderBatch
 Anchor = engine.Anchor
 
 SKELETON_HEADERS: Final = 256  # pins asked for at once: 49,152 headers ahead, 75 KB
-SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB
+SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB,
+SEGMENTS_BYTES: Final = 8 * 1024 * 1024  # or long ones under a checkpoint, up to about this
 KNOWN_BATCHES: Final = 16  # looked through for the first new header after a sparse locator's fork
-HEADERS_PER_COMMIT: Final = 4096  # a commit costs one disk sync, however many headers it holds
+HEADERS_PER_COMMIT: Final = 8192  # a commit costs one disk sync, however many headers it holds
 
 
 class Refork(Exception):  # noqa: N818  (an outcome, no error)
@@ -44,7 +50,13 @@ class SegmentJob(Job):
     kind = Kind.HEADERS
 
     def __init__(
-        self, pool: SourcePool, checker: HeaderChecker, anchor: Anchor, count: int, end_hash: bytes
+        self,
+        pool: SourcePool,
+        checker: HeaderChecker,
+        anchor: Anchor,
+        count: int,
+        end_hash: bytes,
+        trusted_to: int,
     ) -> None:
         super().__init__(anchor.height + count)
         self._pool = pool
@@ -52,6 +64,7 @@ class SegmentJob(Job):
         self._anchor = anchor
         self._count = count
         self._end_hash = end_hash
+        self._trusted_to = trusted_to
         self.batch: HeaderBatch | None = None
         self.supplier: Source | None = None
 
@@ -63,7 +76,7 @@ class SegmentJob(Job):
         got = 0
         while got < self._count:
             began = attempt.moved
-            size = min(self._pool.size(source, Kind.HEADERS), self._count - got)
+            size = self._pool.size(source, Kind.HEADERS, self._count - got)
             request = GetHeadersMessage(
                 start_height=self._anchor.height + 1 + got,
                 max_headers=size,
@@ -83,7 +96,7 @@ class SegmentJob(Job):
             )
         attempt.answered()
         data = b"".join(parts)
-        batch = await self._checker.segment(data, self._anchor, self._end_hash)
+        batch = await self._checker.segment(data, self._anchor, self._end_hash, self._trusted_to)
         if not self.done:
             self.batch, self.supplier, self.held_bytes, self.done = batch, source, len(data), True
 
@@ -102,6 +115,9 @@ class HeaderStage:
         self._meter = context.meter
         self._limit = limit
         self._per_request = context.config.headers_per_request
+        self._per_trusted = context.config.trusted_headers_per_request
+        self._checkpoints = sorted(context.chain.config.checkpoints)
+        self._trusted_to = 0  # the checkpoint that covers what comes from the leader, its height
         self._checker = HeaderChecker(context.chain, context.runtime)
         self.grown = asyncio.Event()
         self.complete = False
@@ -109,12 +125,14 @@ class HeaderStage:
 
     async def run(self) -> None:
         """Raises Refork where the best chain is not the one whose bodies are being fetched."""
-        while not self._reached():
+        while True:
             height = self._chain.header_head.height
+            if self._reached() or self._pool.highest_claim() <= height:
+                if await self._confirm():
+                    break
+                continue
             target = self._pool.best_claim(height)
             if target is None:
-                if self._pool.highest_claim() <= height:
-                    break
                 self._meter.waiting = "those who have more are busy"
                 await self._pool.changed(self._news)
                 self._meter.waiting = None
@@ -122,6 +140,12 @@ class HeaderStage:
             self._meter.target_height = max(
                 self._meter.current_height, min(target.height, self._limit or target.height)
             )
+            self._trusted_to = self._covered_by(target)
+            provisional = self._chain.provisional_height()
+            if provisional is not None and provisional > self._trusted_to:
+                # This chain does not lead to what would cover them.
+                await self._confirm()
+                continue
             await self._follow(target)
         self.complete = True
         self.grown.set()
@@ -134,6 +158,35 @@ class HeaderStage:
     def vouchers(self, height: int) -> list[Source]:
         """Who supplied headers up to `height` or above."""
         return [source for source, highest in self._suppliers.items() if highest >= height]
+
+    def _covered_by(self, target: Claim) -> int:
+        """The height of the last checkpoint that following a claim should reach; 0 for none."""
+        end = self._end_of(target)
+        passed = bisect_right(self._checkpoints, end)
+        return self._checkpoints[passed - 1] if passed else 0
+
+    def _end_of(self, target: Claim) -> int:
+        return target.height if self._limit is None else min(target.height, self._limit)
+
+    async def _confirm(self) -> bool:
+        """Check the signatures of what is provisional, since no checkpoint will be reached.
+        False where one is bad: who vouched for it is convicted, and it is forgotten."""
+        while True:
+            batch = await self._runtime.run(self._chain.provisional_headers, HEADERS_PER_COMMIT)
+            if not len(batch):
+                return True
+            bad = await self._checker.first_bad(batch)
+            if bad != 0:
+                good = batch if bad is None else batch[:bad]
+                await settled(self._runtime.run_writer(self._chain.confirm_headers, good))
+                self._meter.touch()
+                self.grown.set()
+            if bad is not None:
+                height = batch.height(bad)
+                for source in self.vouchers(height):
+                    self._pool.convict(source, bad_signature(height))
+                await settled(self._runtime.run_writer(self._chain.drop_pending, height))
+                return False
 
     def _reached(self) -> bool:
         return self._limit is not None and self._chain.header_head.height >= self._limit
@@ -189,7 +242,7 @@ class HeaderStage:
         if reply.status == Status.OK and len(batch) < self._per_request and last < target.height:
             # "Up to my head": and an honest head never gets lower.
             raise Misbehaviour(DisconnectCode.USELESS, f"claims block {target.height}, has {last}")
-        fork, checked = await self._checker.attached(batch)
+        fork, checked = await self._checker.attached(batch, self._trusted_to)
         ahead = len(checked) < len(batch)
         if self._limit is not None:
             checked = checked[: max(0, self._limit + 1 - batch.height(0))]
@@ -200,7 +253,7 @@ class HeaderStage:
             if fork.hash != checked.hash(-1):
                 break
             checked = await self._more(leader, target, checked)
-            fork, checked = await self._checker.attached(checked)
+            fork, checked = await self._checker.attached(checked, self._trusted_to)
         if fork.hash == checked.hash(-1) and fork.height <= self._chain.head.height:
             raise Refused  # no branch that may be followed begins so far down
         if fork.hash != self._chain.header_head.hash:
@@ -227,13 +280,15 @@ class HeaderStage:
         reply = await self._ask(leader, request)
         end_hash = HeaderBatch(reply.headers).hash(-1)
         try:
-            return await self._checker.segment(reply.headers[2:], anchor, end_hash)
+            return await self._checker.segment(
+                reply.headers[2:], anchor, end_hash, self._trusted_to
+            )
         except SkeletonFalse:
             raise Refused from None  # its chain has changed meanwhile
 
     async def _leave_pending(self, leader: Source, fork: Anchor) -> None:
         """The best chain leaves the candidate at `fork`: forget the candidate above it."""
-        span = self._chain.pending_span()
+        span = self._chain.candidate_span()
         if span is not None:
             leader.owed_height = self._chain.header_head.height + 1
             above = fork.height + 1 if fork.height > self._chain.head.height else span[0]
@@ -243,27 +298,27 @@ class HeaderStage:
     async def _fill(self, target: Claim, anchor: Anchor) -> None:
         """Skeleton from the leader, ranges from everyone, stored in order."""
         leader = target.source
-        end = target.height if self._limit is None else min(target.height, self._limit)
-        count = min(SKELETON_HEADERS, (end - anchor.height) // self._per_request)
+        stride, end = self._per_trusted, self._trusted_to
+        if end - anchor.height < stride:
+            stride, end = self._per_request, self._end_of(target)
+        count = min(SKELETON_HEADERS, (end - anchor.height) // stride)
         if count <= 0:
             return
         request = GetHeadersMessage(
-            start_height=anchor.height + self._per_request,
-            max_headers=count,
-            stride=self._per_request,
+            start_height=anchor.height + stride, max_headers=count, stride=stride
         )
         skeleton = HeaderBatch((await self._ask(leader, request)).headers)
         for i in range(len(skeleton)):
-            if skeleton.height(i) != anchor.height + (i + 1) * self._per_request:
+            if skeleton.height(i) != anchor.height + (i + 1) * stride:
                 raise Misbehaviour(DisconnectCode.BAD_HEADER, "a skeleton of other heights")
         window: Window[SegmentJob] = Window(
-            self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, most_bytes=2**62
+            self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, SEGMENTS_BYTES
         )
         fault: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(window.run())
-                group.create_task(self._feed(window, skeleton, anchor))
+                group.create_task(self._feed(window, skeleton, anchor, stride))
                 group.create_task(self._join(window))
         except* SkeletonFalse:
             fault = Misbehaviour(DisconnectCode.BAD_HEADER, "its skeleton is not one chain")
@@ -275,10 +330,12 @@ class HeaderStage:
             raise fault
 
     async def _feed(
-        self, window: Window[SegmentJob], skeleton: HeaderBatch, anchor: Anchor
+        self, window: Window[SegmentJob], skeleton: HeaderBatch, anchor: Anchor, stride: int
     ) -> None:
         for i in range(len(skeleton)):
-            job = SegmentJob(self._pool, self._checker, anchor, self._per_request, skeleton.hash(i))
+            job = SegmentJob(
+                self._pool, self._checker, anchor, stride, skeleton.hash(i), self._trusted_to
+            )
             await window.submit(job)
             anchor = _last(skeleton[i : i + 1])
         window.close()
@@ -305,7 +362,12 @@ class HeaderStage:
             batch = HeaderBatch.from_concatenated(data)
         try:
             stored = await settled(
-                self._runtime.run_writer(self._chain.add_headers, batch, signatures_checked=True)
+                self._runtime.run_writer(
+                    self._chain.add_headers,
+                    batch,
+                    signatures_checked=True,
+                    trusted_to=self._trusted_to,
+                )
             )
         except UnknownParentError as error:
             raise Refork from error  # a block of our own has moved the head meanwhile

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ...blockchain.block import Block
 from ...blockchain.chain import Blockchain
@@ -62,6 +63,7 @@ class SyncManager:
         self._follower = Follower(self, self._writing)
         self._started = False
         self._run: asyncio.Task[SyncResult] | None = None
+        self._headers_only = False  # what runs leaves the bodies for later
         self._joined = 0
         self._calling: set[asyncio.Task[object] | None] = set()  # which are in a callback now
         self._ending: asyncio.Task[None] | None = None
@@ -143,7 +145,7 @@ class SyncManager:
         goes on. With one it stops there, and so does following until the next `sync()` without.
         With no peers it waits for `wait_for_peers` seconds; by default not at all, or, where the
         node has bootstrap nodes, as long as dialling them may take. When a sync is running
-        already, this joins it and returns its result.
+        already, this joins it and returns its result; one of headers only is waited for.
 
         Raises SyncError where there are no peers, where nothing moved for
         `NodeConfig.sync_give_up` seconds, and in a callback of this manager, which a sync would
@@ -152,10 +154,20 @@ class SyncManager:
         if target_height is not None and target_height < 0:
             raise ValueError(f"target_height: {target_height} is below 0")
         self._refuse_callbacks()
+        while self._run is not None and self._headers_only:
+            await asyncio.wait([self._run])
+        return await self._join(
+            lambda: self._synchronise(target_height, wait_for_peers), headers_only=False
+        )
+
+    async def _join(
+        self, begin: Callable[[], Coroutine[Any, Any, SyncResult]], *, headers_only: bool
+    ) -> SyncResult:
+        """Begin a sync, or wait for the one that is running."""
+        self._refuse_callbacks()
         if self._run is None:
-            self._run = asyncio.create_task(
-                self._synchronise(target_height, wait_for_peers), name="sync"
-            )
+            self._headers_only = headers_only
+            self._run = asyncio.create_task(begin(), name="sync")
             self._run.add_done_callback(self._ended)
         run = self._run
         self._joined += 1
@@ -171,6 +183,21 @@ class SyncManager:
         finally:
             self._joined -= 1
 
+    async def sync_headers(
+        self, target_height: int | None = None, *, wait_for_peers: float | None = None
+    ) -> SyncResult:
+        """Bring only the headers to the best head that peers have, or to `target_height`.
+
+        They are checked and stored (`chain.header_head` is the last of them) and wait for their
+        bodies, which the next `sync()` gets; until then nothing is followed. When a sync is
+        running already, this joins it. Raises as `sync`.
+        """
+        if target_height is not None and target_height < 0:
+            raise ValueError(f"target_height: {target_height} is below 0")
+        return await self._join(
+            lambda: self._synchronise_headers(target_height, wait_for_peers), headers_only=True
+        )
+
     def _refuse_callbacks(self) -> None:
         if asyncio.current_task() in self._calling:
             raise SyncError("a callback of the sync cannot wait for a sync")
@@ -181,6 +208,32 @@ class SyncManager:
             run.exception()  # handed to everyone who awaits `sync`
 
     async def _synchronise(self, limit: int | None, wait_for_peers: float | None) -> SyncResult:
+        async with self._sources(wait_for_peers):
+            async with self._writing:
+                self._follower.limit = limit
+                await self._drive(limit)
+            self._pool.part_from_silent()
+            result = self._result()
+            await self._call(self.on_sync_complete)
+            return result
+
+    async def _synchronise_headers(
+        self, limit: int | None, wait_for_peers: float | None
+    ) -> SyncResult:
+        async with self._sources(wait_for_peers):
+            async with self._writing:
+                self._follower.limit = self.chain.head.height
+                await self._drive_headers(limit)
+            self._pool.part_from_silent()
+            return self._result()
+
+    def _result(self) -> SyncResult:
+        head = self.chain.head
+        return self._meter.result(head.height, head.hash)
+
+    @asynccontextmanager
+    async def _sources(self, wait_for_peers: float | None) -> AsyncIterator[None]:
+        """Know the peers, at least one; catching up, which nobody asked for, gives way."""
         alone = not self._started
         if alone:
             self._pool.attach()
@@ -188,14 +241,7 @@ class SyncManager:
             self._meter.reset(self.chain.head.height)
             await self._first_peer(wait_for_peers)
             self._follower.interrupt()
-            async with self._writing:
-                self._follower.limit = limit
-                await self._drive(limit)
-            self._pool.part_from_silent()
-            head = self.chain.head
-            result = self._meter.result(head.height, head.hash)
-            await self._call(self.on_sync_complete)
-            return result
+            yield
         finally:
             self._meter.waiting = None
             self._meter.phase = SyncPhase.FOLLOWING if self._started else SyncPhase.IDLE
@@ -223,18 +269,40 @@ class SyncManager:
             if self._something_to_do():
                 self._meter.phase = SyncPhase.HEADERS
                 await self.run_pipeline(limit)
-                continue
-            self._meter.phase = SyncPhase.WAITING
-            self._meter.waiting = (
-                "no peer has more blocks" if len(self._pool) else "all peers are gone"
-            )
-            left = self._meter.progressed + self.config.sync_give_up - self._runtime.loop_time()
-            if left <= 0 or not await self._pool.changed(self._something_to_do, left):
-                raise SyncError(
-                    f"{self._meter.waiting}, at block {self.chain.head.height} "
-                    f"of {limit or self._goal}"
-                )
-            self._meter.waiting = None
+            else:
+                await self._wait_for_more(self._something_to_do, self.chain.head.height, limit)
+
+    async def _drive_headers(self, limit: int | None) -> None:
+        """As `_drive`, the headers alone."""
+        chain = self.chain
+
+        def more() -> bool:
+            return self._pool.highest_claim() > chain.header_head.height
+
+        def reached() -> bool:
+            height, claim = chain.header_head.height, self._pool.highest_claim()
+            self._goal = max(self._goal, claim)
+            if limit is not None:
+                return height >= limit
+            return height >= claim if len(self._pool) else height >= self._goal
+
+        self._meter.reset(chain.head.height)
+        self._goal = 0
+        while not reached() or chain.provisional_height() is not None:
+            if more() or chain.provisional_height() is not None:
+                self._meter.phase = SyncPhase.HEADERS
+                await Pipeline(self.context, limit, None).run()
+            else:
+                await self._wait_for_more(more, chain.header_head.height, limit)
+
+    async def _wait_for_more(self, ready: Callable[[], bool], at: int, limit: int | None) -> None:
+        """Until some peer has more; SyncError if none has for too long."""
+        self._meter.phase = SyncPhase.WAITING
+        self._meter.waiting = "no peer has more blocks" if len(self._pool) else "all peers are gone"
+        left = self._meter.progressed + self.config.sync_give_up - self._runtime.loop_time()
+        if left <= 0 or not await self._pool.changed(ready, left):
+            raise SyncError(f"{self._meter.waiting}, at block {at} of {limit or self._goal}")
+        self._meter.waiting = None
 
     def _something_to_do(self) -> bool:
         head = self.chain.head.height

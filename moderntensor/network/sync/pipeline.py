@@ -24,14 +24,17 @@ class Pipeline:
     runs it looks at the claims again and runs the next one.
     """
 
-    def __init__(self, context: SyncContext, limit: int | None, applied: Applied) -> None:
+    def __init__(self, context: SyncContext, limit: int | None, applied: Applied | None) -> None:
+        """`applied(first, batch)` is awaited after each commit of blocks; None: headers only."""
         self._chain = context.chain
         self._pool = context.pool
         self._runtime = context.runtime
         self._meter = context.meter
         self._give_up = context.config.sync_give_up
         self._headers = HeaderStage(context, limit)
-        self._blocks = BlockStage(context, self._headers, limit, applied)
+        self._blocks = (
+            None if applied is None else BlockStage(context, self._headers, limit, applied)
+        )
 
     async def run(self) -> None:
         """Raises SyncError when nothing moved for too long, StorageError from the store, and
@@ -39,10 +42,9 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch())
-                stages = (
-                    group.create_task(self._run_headers()),
-                    group.create_task(self._blocks.run()),
-                )
+                stages = [group.create_task(self._run_headers())]
+                if self._blocks is not None:
+                    stages.append(group.create_task(self._blocks.run()))
                 await asyncio.wait(stages)
                 watch.cancel()
         except BaseExceptionGroup as caught:
@@ -73,7 +75,7 @@ class Pipeline:
         try:
             while True:
                 left = self._meter.progressed + self._give_up - self._runtime.loop_time()
-                if self._blocks.applying:
+                if self._blocks is not None and self._blocks.applying:
                     left = self._give_up  # the machine is slow, which is nobody's silence
                 if left <= 0:
                     raise SyncError(

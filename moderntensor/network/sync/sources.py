@@ -44,7 +44,7 @@ class SourcePool:
         self._meter = meter
         self._sources: dict[Peer, Source] = {}
         self._watchers: set[asyncio.Event] = set()
-        self._most = (config.headers_per_request, config.blocks_per_request)
+        self._most = (config.trusted_headers_per_request, config.blocks_per_request)
         self._most_peers = config.sync_peers
         self._per_peer = config.sync_requests_per_peer
         self._request_timeout = config.request_timeout
@@ -181,9 +181,9 @@ class SourcePool:
         ]
         return min(times, default=None)
 
-    def size(self, source: Source, kind: Kind) -> int:
-        """How many items to ask this peer for at once."""
-        return source.capacity[kind].size(self._most[kind])
+    def size(self, source: Source, kind: Kind, wanted: int) -> int:
+        """How many of the items that are wanted to ask this peer for at once."""
+        return source.capacity[kind].size(min(wanted, self._most[kind]))
 
     async def changed(self, ready: Callable[[], bool], seconds: float | None = None) -> bool:
         """Wait until `ready()`, looking whenever something changed; False after `seconds`."""

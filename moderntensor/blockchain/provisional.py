@@ -1,0 +1,67 @@
+"""Headers taken in without a look at their signatures, since a checkpoint above will cover them.
+
+A hash fixes every byte of every header below it, so that headers up to a checkpoint need no
+signature checks once the candidate has reached it. Until then they are provisional: they lie at
+the end of the pending headers, from the height on that `META_PROVISIONAL` names, and nothing is
+made of them. That height is written in the same commit as they are, so that a crash leaves none
+that counts as checked.
+"""
+
+from __future__ import annotations
+
+from ..storage import ReadTransaction, WriteTransaction
+from . import tables
+from .genesis import ChainConfig
+from .lookup import pending_span
+
+
+def first_height(txn: ReadTransaction) -> int | None:
+    """From where on pending headers are provisional; None if they are not."""
+    stored = txn.get(tables.META, tables.META_PROVISIONAL)
+    return None if stored is None else tables.parse_height(stored)
+
+
+def checked_span(txn: ReadTransaction) -> tuple[int, int] | None:
+    """(first, last) height of the pending headers that are not provisional, if there are any."""
+    span, first = pending_span(txn), first_height(txn)
+    if span is None or first is None:
+        return span
+    last = min(span[1], first - 1)
+    return (span[0], last) if span[0] <= last else None
+
+
+def extended(
+    txn: WriteTransaction, config: ChainConfig, start: int, tip: int, trusted_to: int
+) -> None:
+    """The candidate got headers `start` … `tip`, and signatures were checked above `trusted_to`
+    only; each header obeys the checkpoints."""
+    first = first_height(txn)
+    if first is None:
+        if start > trusted_to:
+            return
+        first = start
+    covered = max((at for at in config.checkpoints if first <= at <= tip), default=None)
+    if covered is not None:
+        whole = covered >= start and covered >= trusted_to  # what lies above has been checked
+        first = tip + 1 if whole else covered + 1
+    _note(txn, first, tip)
+
+
+def confirmed(txn: WriteTransaction, height: int) -> None:
+    """The signatures of the provisional headers up to `height` were checked after all."""
+    span = pending_span(txn)
+    _note(txn, height + 1, span[1] if span else 0)
+
+
+def shortened(txn: WriteTransaction) -> None:
+    """The candidate lost headers at its end, or all."""
+    first, span = first_height(txn), pending_span(txn)
+    if first is not None:
+        _note(txn, first, span[1] if span else 0)
+
+
+def _note(txn: WriteTransaction, first: int, tip: int) -> None:
+    if first > tip:
+        txn.delete(tables.META, tables.META_PROVISIONAL)
+    else:
+        txn.put(tables.META, tables.META_PROVISIONAL, tables.height_key(first))
