@@ -164,16 +164,16 @@ class Connection(asyncio.BufferedProtocol):
     # --- sending ---------------------------------------------------------------------------
 
     def send(self, frame: bytes) -> None:
-        """Queue one encoded frame; everything of this turn of the loop leaves in one write.
+        """Queue one encoded frame; those of this turn of the loop leave in as few writes as can be.
 
         Raises `PeerDisconnectedError` if the connection is closing, `PeerBusyError` if more than
         `write_limit` bytes would wait (the frame is then not queued).
         """
-        self._queue.put((frame,))
+        self._queue.put(frame)
 
     def send_many(self, frames: Iterable[bytes]) -> None:
         """Queue encoded frames in order, all or none. Raises as `send` does."""
-        self._queue.put(tuple(frames))
+        self._queue.put_many(tuple(frames))
 
     def flush(self) -> None:
         """Let what was sent leave now: for who knows that this turn of the loop adds nothing."""

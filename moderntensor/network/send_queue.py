@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from ..errors import PeerBusyError, PeerDisconnectedError
 from .channel import Channel
 
-__all__ = ["WRITE_HIGH", "WRITE_LIMIT", "WRITE_STALL", "SendQueue"]
+__all__ = ["WRITE_HIGH", "WRITE_LIMIT", "WRITE_SIZE", "WRITE_STALL", "SendQueue"]
 
 # Above this `drained()` waits: some round trips of a good line, and little enough per peer.
 WRITE_HIGH = 1024 * 1024
 # Above this `put` refuses: the largest frame (10 MiB) and what may wait before it.
 WRITE_LIMIT = 16 * 1024 * 1024
-# What the socket's own buffer may hold before the rest waits here, where it can be coalesced.
-_SOCKET_HIGH = 256 * 1024
+# What is sealed and written together, larger frames excepted. It leaves as soon as there is so
+# much, still in the cache when the kernel copies it, and is small enough that malloc reuses the
+# memory: blocks of 128 KiB come from the kernel page by page, and go back.
+WRITE_SIZE = 96 * 1024
 # A peer that takes nothing at all for so long does not read; as long as a frame may need.
 WRITE_STALL = 30.0
 
@@ -25,9 +28,9 @@ def _nothing() -> None:
 
 
 class SendQueue:
-    """Frames on their way out. All of one turn of the loop leave in one write.
+    """Frames on their way out: those of one turn of the loop leave together, `WRITE_SIZE` a write.
 
-    While the socket's buffer is full they wait here and are coalesced further. A peer that takes
+    While the socket takes no more they wait here and are coalesced further. A peer that takes
     no byte for `stall` seconds meanwhile is reported once by `on_stalled()`.
     """
 
@@ -53,39 +56,80 @@ class SendQueue:
 
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        # The frames of one write each, and their bytes; then those of the last write, which may
+        # grow to `_parts_room` bytes before `put` has to look at anything else. No room is left
+        # by a write, so that the first frame after it sees to the next one.
+        self._groups: deque[tuple[list[bytes], int]] = deque()
+        self._groups_size = 0
         self._parts: list[bytes] = []
         self._parts_size = 0
+        self._parts_room = 0
         self._flush_handle: asyncio.Handle | None = None
         self._full = False
         self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._stall_handle: asyncio.TimerHandle | None = None
-        self._stalled_size = 0
+        self._taken_before = 0
 
     @property
     def size(self) -> int:
         """Bytes that wait, here and in the socket's buffer."""
-        if self._transport is None:
-            return self._parts_size
-        return self._parts_size + self._transport.get_write_buffer_size()
+        size = self._groups_size + self._parts_size
+        if self._transport is not None:
+            size += self._transport.get_write_buffer_size()
+        return size
 
     def attach(self, transport: asyncio.Transport) -> None:
         """The socket is open."""
         self._transport = transport
-        transport.set_write_buffer_limits(high=_SOCKET_HIGH)
+        # What the kernel does not take waits here, where it is coalesced and not copied.
+        transport.set_write_buffer_limits(high=0)
 
-    def put(self, frames: Sequence[bytes]) -> None:
-        """Queue frames, all or none. Raises `PeerDisconnectedError`, `PeerBusyError`."""
+    def put(self, frame: bytes) -> None:
+        """Queue one frame. Raises `PeerDisconnectedError`, `PeerBusyError`."""
+        size = self._parts_size + len(frame)
+        if size > self._parts_room:
+            size = self._admit(len(frame))
+        self._parts.append(frame)
+        self._parts_size = size
+
+    def put_many(self, frames: Sequence[bytes]) -> None:
+        """Queue frames, all or none. Raises as `put` does."""
         size = sum(map(len, frames))
+        if self._parts_size + size > self._parts_room:
+            self._check(size)
+            for frame in frames:
+                self.put(frame)
+        else:
+            self._parts += frames
+            self._parts_size += size
+
+    def _check(self, size: int) -> None:
         if self._closed:
             raise PeerDisconnectedError("the connection is closed")
         if self.size + size > self._limit:
             raise PeerBusyError(
                 f"{self.size} bytes wait to be sent to this peer, {size} more are over the limit"
             )
-        self._parts += frames
-        self._parts_size += size
+
+    def _admit(self, size: int) -> int:
+        """Find room for a frame of `size` bytes; the size of its group with it."""
+        self._check(size)
+        if self._parts_size + size > WRITE_SIZE:
+            self._end_group()
+            self._write_groups()
+        elsewhere = self.size - self._parts_size  # does not grow before the next write
+        size += self._parts_size
+        self._parts_room = min(max(size, WRITE_SIZE), self._limit - elsewhere)
         self.schedule()
+        return size
+
+    def _end_group(self) -> None:
+        """What comes next is for another write."""
+        if self._parts:
+            self._groups.append((self._parts, self._parts_size))
+            self._groups_size += self._parts_size
+            self._parts, self._parts_size = [], 0
 
     def schedule(self) -> None:
         """Flush at the end of this turn of the loop."""
@@ -110,21 +154,18 @@ class SendQueue:
         if self._transport is not None:
             self.bytes_sent += len(data)
             self.writes += 1
+            self._parts_room = 0  # what waits in the socket's buffer has changed
             self._transport.write(data)
 
     def pause(self) -> None:
         """The socket's buffer is full."""
         self._full = True
-        if self._transport is not None and not self._closed:
-            self._stalled_size = self._transport.get_write_buffer_size()
-            self._stall_handle = self._loop.call_later(self._stall, self._check_stall)
+        if self._stall_handle is None and not self._closed:
+            self._watch_stall()
 
     def resume(self) -> None:
         """The socket's buffer has room again."""
         self._full = False
-        if self._stall_handle is not None:
-            self._stall_handle.cancel()
-            self._stall_handle = None
         self.flush()
 
     def close(self, *, flush: bool) -> None:
@@ -132,10 +173,13 @@ class SendQueue:
         if self._closed:
             return
         self._closed = True
-        if flush and self._channel.ready:
-            self._write_parts()
+        if flush:
+            self._end_group()
+            self._write_groups()
+        self._groups.clear()
         self._parts.clear()
-        self._parts_size = 0
+        self._groups_size = self._parts_size = 0
+        self._parts_room = -1  # so that `put` looks further
         for handle in (self._flush_handle, self._stall_handle):
             if handle is not None:
                 handle.cancel()
@@ -148,14 +192,18 @@ class SendQueue:
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
-        if not self._full and not self._closed and self._channel.ready:
-            self._write_parts()
+        if not self._full and not self._closed:
+            self._end_group()
+            self._write_groups()
         self._wake()
 
-    def _write_parts(self) -> None:
-        if self._parts:
-            parts, self._parts = self._parts, []
-            self._parts_size = 0
+    def _write_groups(self) -> None:
+        """Write until the kernel takes no more; once closed, all: the transport keeps the rest."""
+        if self._transport is None or not self._channel.ready:
+            return
+        while self._groups and (self._closed or not self._full):
+            parts, size = self._groups.popleft()
+            self._groups_size -= size
             self.frames_sent += len(parts)
             self.write(self._channel.seal(parts))
 
@@ -165,13 +213,22 @@ class SendQueue:
                 if not waiter.done():
                     waiter.set_result(None)
 
+    @property
+    def _taken(self) -> int:
+        """Bytes that the kernel took so far."""
+        if self._transport is None:
+            return self.bytes_sent
+        return self.bytes_sent - self._transport.get_write_buffer_size()
+
+    def _watch_stall(self) -> None:
+        self._taken_before = self._taken
+        self._stall_handle = self._loop.call_later(self._stall, self._check_stall)
+
     def _check_stall(self) -> None:
         self._stall_handle = None
-        if self._transport is None:
+        if not self._full:
             return
-        size = self._transport.get_write_buffer_size()
-        if size < self._stalled_size:
-            self._stalled_size = size
-            self._stall_handle = self._loop.call_later(self._stall, self._check_stall)
+        if self._taken > self._taken_before:
+            self._watch_stall()
         else:
             self._on_stalled()

@@ -16,6 +16,7 @@ from moderntensor.errors import (
     FrameError,
     NetworkError,
     PeerBusyError,
+    PeerDisconnectedError,
 )
 from moderntensor.network.channel import Channel
 
@@ -197,7 +198,7 @@ async def test_what_one_turn_sends_leaves_in_one_write() -> None:
 
 async def test_a_peer_that_does_not_read_is_bounded_and_then_served() -> None:
     owner = Owner(write_high=300_000, write_limit=4_000_000)
-    frame = encode(2, bytes(range(256)) * 256)
+    frame = encode(2, bytes(range(256)) * 32)
     async with dialled(owner) as client:
         sent = 0
         with pytest.raises(PeerBusyError):
@@ -219,6 +220,59 @@ async def test_a_peer_that_does_not_read_is_bounded_and_then_served() -> None:
         assert owner.connection.writes < sent
         assert owner.connection.frames_sent == sent
         await owner.connection.drained()  # at once
+
+
+async def test_frames_of_all_sizes_leave_in_order() -> None:
+    """Across the bounds of what is written at once, and whether they are joined or not."""
+    left, right = Owner(), Owner()
+    sizes = [0, 60, 300_000, 5, 262_139, 1, 20_000, 20_000, 64, 100_000, 200_000, *[1000] * 600]
+    items = [(2, bytes([n % 251]) * size) for n, size in enumerate(sizes)]
+    frames = [encode(*item) for item in items]
+    async with pair(left, right):
+        for frame in frames:
+            left.connection.send(frame)
+        right.connection.send_many(frames)
+        assert await right.until(len(items)) == items
+        assert await left.until(len(items)) == items
+        for owner in (left, right):
+            assert owner.connection.frames_sent == len(items)
+            assert owner.connection.bytes_sent == sum(map(len, frames))
+            assert owner.connection.write_buffer_size == 0
+            assert owner.connection.writes < 20
+
+
+async def test_what_is_enough_for_a_write_does_not_wait_for_the_end_of_the_turn() -> None:
+    left, right = Owner(), Owner()
+    items = [(2, bytes(60_000))] * 7
+    async with pair(left, right):
+        left.connection.send_many([encode(*item) for item in items])
+        # Large frames are not joined, and the last one may still get company.
+        assert left.connection.writes == 6
+        assert left.connection.write_buffer_size == 60_005
+        assert await right.until(7) == items
+        assert left.connection.writes == 7
+
+
+async def test_the_limit_holds_to_the_byte() -> None:
+    owner = Owner(write_limit=700_000)
+    frame = encode(2, bytes(99_995))
+    owner.connection.send_many([frame] * 3)
+    for _ in range(4):
+        owner.connection.send(frame)
+    for refused in ([b"x"], [frame, frame]):
+        with pytest.raises(PeerBusyError, match="700000 bytes wait"):
+            owner.connection.send_many(refused)
+        with pytest.raises(PeerBusyError, match="700000 bytes wait"):
+            owner.connection.send(refused[0])
+    assert owner.connection.write_buffer_size == 700_000
+    async with dialled(owner) as client:
+        assert await client.read(700_000) == frame * 7
+        owner.connection.send(frame)
+        assert await client.read(100_000) == frame
+        owner.connection.close()
+        for send in (owner.connection.send, lambda one: owner.connection.send_many([one])):
+            with pytest.raises(PeerDisconnectedError):
+                send(frame)
 
 
 async def test_a_wait_cancelled_in_the_turn_that_ends_it() -> None:
