@@ -180,7 +180,8 @@ def test_what_the_library_refuses_is_no_verdict(name: str) -> None:
 )
 def test_the_first_bad_one_among_many(field: str, count: int) -> None:
     start, stop = NUMBER[field]
-    for bad in {0, 1, FEWEST - 1, count // 2, min(CHUNK, count) - 1, count - 1}:
+    places = {0, 63, count // 2, count - 1} if count < CHUNK else {CHUNK - 1, CHUNK}
+    for bad in places:
         items = bytearray(run_of(count))
         for at in {bad, count - 1}:
             items[128 * at + start + at % (stop - start)] ^= 1 << at % 8

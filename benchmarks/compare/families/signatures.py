@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from typing import Any
 
 from btclib_libsecp256k1 import recovery, ssa
 from coincurve import PublicKey, PublicKeyXOnly
@@ -188,7 +189,7 @@ def _headers(scale: Scale, pool: ThreadPoolExecutor) -> Case:
 
 def _slices(scale: Scale) -> Case:
     batch = headers.HeaderBatch.from_concatenated(_signed_headers())
-    sizes = (512, SIGNATURE_SLICE, 64, 1) if not scale.quick else (512, SIGNATURE_SLICE)
+    sizes = scale.pick((SIGNATURE_SLICE, 192, 64, 1), (SIGNATURE_SLICE, 192))
 
     def check() -> None:
         broken = headers.HeaderBatch.from_concatenated(_signed_headers(BAD))
@@ -218,7 +219,7 @@ def _coincurve_curve() -> pure.Curve:
     def address(name: str) -> int:
         return int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
 
-    functions = {
+    functions: dict[str, Any] = {
         field: address(f"secp256k1_{'ecdsa_' * field.startswith('recoverable')}{field}")
         for field, value in CURVE._asdict().items()
         if isinstance(value, int) and field != "context"
