@@ -6,12 +6,13 @@ say what everything means.
 """
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.stdlib cimport qsort
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from moderntensor.errors import DecodeError, StorageError
 
@@ -34,7 +35,7 @@ __all__ = [
 
 cdef enum:
     MAX_TX = 131068  # a signed transaction at its largest
-    LEVELS = 65  # subtrees that can wait for their right half in a list of 2**64 items
+    LEVELS = 65  # subtrees that can wait for their right half in a list of 2**64 chunks
 
 cdef object MAX_COUNT = (1 << 64) - 1
 
@@ -67,4 +68,6 @@ cdef inline bytes hash_bytes(const uint8_t *digest):
 
 include "merkle_list.pxi"
 include "merkle_state.pxi"
+include "merkle_subtree.pxi"
+include "merkle_proof.pxi"
 include "merkle_update.pxi"

@@ -1,4 +1,12 @@
 # RFC 9162 lists: a byte 00 before a leaf, 01 before a node, nothing duplicated.
+#
+# Hashes that do not need each other are computed together: `mt_sha256_padded_run` does several at
+# once where the processor can. Levels of a tree follow each other in the same memory.
+
+cdef enum:
+    LANES = 16  # messages put together for one run
+    LEAF_BLOCKS = 4  # leaves that fill more are hashed where they lie, one by one
+    CHUNK = 256  # leaves, a power of two: a whole subtree of the list
 
 
 cdef void list_leaf(const uint8_t *data, size_t size, uint8_t *out) noexcept nogil:
@@ -10,78 +18,137 @@ cdef void list_leaf(const uint8_t *data, size_t size, uint8_t *out) noexcept nog
     mt_sha256_final(&ctx, out)
 
 
-cdef void list_node(const uint8_t *left, const uint8_t *right, uint8_t *out) noexcept nogil:
-    # 65 bytes and their padding: two blocks, put together in place.
-    cdef uint8_t blocks[128]
+cdef void start_node(uint8_t *blocks) noexcept nogil:
+    # Two blocks for a list's node, all but the 64 bytes from blocks[1] on.
+    memset(blocks, 0, 128)
     blocks[0] = 1
-    memcpy(blocks + 1, left, 32)
-    memcpy(blocks + 33, right, 32)
-    memset(blocks + 65, 0, 55)
     blocks[65] = 0x80
     mt_store_be64(blocks + 120, 65 * 8)
+
+
+cdef void list_node(const uint8_t *left, const uint8_t *right, uint8_t *out) noexcept nogil:
+    cdef uint8_t blocks[128]
+    start_node(blocks)
+    memcpy(blocks + 1, left, 32)
+    memcpy(blocks + 33, right, 32)
     mt_sha256_padded(blocks, 2, out)
 
 
-cdef struct Fold:
-    # Roots of the complete subtrees that wait for their right half, largest first.
-    uint8_t roots[LEVELS][32]
-    size_t held
-    uint64_t count
+cdef size_t next_level(uint8_t *hashes, size_t count) noexcept nogil:
+    # Puts the nodes over `count` hashes in their place; how many there are.
+    cdef uint8_t blocks[LANES * 128]
+    cdef size_t pairs = count // 2, done = 0, some, i
+    some = min(pairs, <size_t>LANES)
+    for i in range(some):
+        start_node(blocks + 128 * i)
+    while done < pairs:
+        some = min(pairs - done, <size_t>LANES)
+        for i in range(some):
+            memcpy(blocks + 128 * i + 1, hashes + 64 * (done + i), 64)
+        mt_sha256_padded_run(blocks, some, 2, hashes + 32 * done)
+        done += some
+    if count % 2:
+        memmove(hashes + 32 * pairs, hashes + 32 * (count - 1), 32)
+    return pairs + count % 2
 
 
-cdef void fold_leaf(Fold *fold, const uint8_t *digest) noexcept nogil:
-    # Each complete subtree is folded as soon as its right half is there: after leaf n, as many
-    # times as n ends in ones.
-    cdef uint64_t bits = fold.count
-    memcpy(fold.roots[fold.held], digest, 32)
+cdef struct ListHash:
+    # A list in the middle of being hashed.
+    uint8_t blocks[LANES * LEAF_BLOCKS * 64]  # leaves that wait to be hashed together
+    size_t waiting
+    size_t each  # their blocks
+    uint8_t hashes[CHUNK * 32]  # of the leaves of this chunk
+    size_t held  # the waiting ones included
+    uint8_t roots[LEVELS][32]  # of complete subtrees of chunks, largest first
+    size_t complete
+    uint64_t chunks
+
+
+cdef void start_list(ListHash *list_) noexcept nogil:
+    list_.waiting = list_.each = list_.held = list_.complete = 0
+    list_.chunks = 0
+
+
+cdef void hash_waiting(ListHash *list_) noexcept nogil:
+    if list_.waiting:
+        mt_sha256_padded_run(
+            list_.blocks, list_.waiting, list_.each,
+            list_.hashes + 32 * (list_.held - list_.waiting))
+        list_.waiting = 0
+
+
+cdef void fold_chunk(ListHash *list_) noexcept nogil:
+    # The chunk becomes its root. Each complete subtree is folded as soon as its right half is
+    # there: after chunk n, as many times as n ends in ones.
+    cdef size_t count = list_.held
+    cdef uint64_t bits = list_.chunks
+    hash_waiting(list_)
+    while count > 1:
+        count = next_level(list_.hashes, count)
+    memcpy(list_.roots[list_.complete], list_.hashes, 32)
+    list_.held = 0
     while bits & 1:
-        fold.held -= 1
-        list_node(fold.roots[fold.held], fold.roots[fold.held + 1], fold.roots[fold.held])
+        list_.complete -= 1
+        list_node(
+            list_.roots[list_.complete], list_.roots[list_.complete + 1],
+            list_.roots[list_.complete])
         bits >>= 1
-    fold.held += 1
-    fold.count += 1
+    list_.complete += 1
+    list_.chunks += 1
 
 
-cdef void fold_root(Fold *fold, uint8_t *out) noexcept nogil:
-    cdef size_t at = fold.held
+cdef void add_leaf(ListHash *list_, const uint8_t *data, size_t size) noexcept nogil:
+    cdef size_t blocks = (1 + size + 8) // 64 + 1  # the tag before it; 80 and its length behind
+    cdef uint8_t *at
+    if list_.held == CHUNK:
+        fold_chunk(list_)
+    if list_.waiting == LANES or blocks != list_.each:
+        hash_waiting(list_)
+        list_.each = blocks
+    if blocks > LEAF_BLOCKS:
+        list_leaf(data, size, list_.hashes + 32 * list_.held)
+    else:
+        at = list_.blocks + list_.waiting * blocks * 64
+        at[0] = 0
+        memcpy(at + 1, data, size)
+        at[1 + size] = 0x80
+        memset(at + 2 + size, 0, blocks * 64 - size - 10)
+        mt_store_be64(at + blocks * 64 - 8, (1 + size) * 8)
+        list_.waiting += 1
+    list_.held += 1
+
+
+cdef void finish_list(ListHash *list_, uint8_t *out) noexcept nogil:
+    # A last chunk that is not full is the right half of the smallest complete subtree, and so on.
+    cdef size_t at
+    if list_.held:
+        list_.chunks = 0  # nothing is complete with it
+        fold_chunk(list_)
+    at = list_.complete
     if at == 0:
         memset(out, 0, 32)
         return
-    memcpy(out, fold.roots[at - 1], 32)
+    memcpy(out, list_.roots[at - 1], 32)
     while at > 1:
         at -= 1
-        list_node(fold.roots[at - 1], out, out)
+        list_node(list_.roots[at - 1], out, out)
 
 
-cdef bytes leaf_hashes(tuple leaves):
-    # The hashes of the leaves, 32 bytes each.
-    cdef size_t i
-    cdef size_t count = <size_t>len(leaves)
-    for leaf in leaves:
+cdef tuple checked_leaves(leaves):
+    cdef tuple found = tuple(leaves)
+    for leaf in found:
         need_bytes("leaf", leaf)
-    cdef bytes hashes = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(count * 32))
-    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(hashes)
-    for i in range(count):
-        leaf = leaves[i]
-        list_leaf(raw(leaf), <size_t>PyBytes_GET_SIZE(leaf), out + 32 * i)
-    return hashes
-
-
-cdef void root_of(const uint8_t *hashes, size_t count, uint8_t *out) noexcept nogil:
-    cdef Fold fold
-    cdef size_t i
-    fold.held = 0
-    fold.count = 0
-    for i in range(count):
-        fold_leaf(&fold, hashes + 32 * i)
-    fold_root(&fold, out)
+    return found
 
 
 def list_root(leaves):
     """The RFC 9162 tree hash of the leaves; 32 zero bytes for none."""
-    cdef bytes hashes = leaf_hashes(tuple(leaves))
+    cdef ListHash list_
     cdef uint8_t out[32]
-    root_of(raw(hashes), <size_t>PyBytes_GET_SIZE(hashes) // 32, out)
+    start_list(&list_)
+    for leaf in checked_leaves(leaves):
+        add_leaf(&list_, raw(leaf), <size_t>PyBytes_GET_SIZE(leaf))
+    finish_list(&list_, out)
     return hash_bytes(out)
 
 
@@ -90,30 +157,24 @@ def list_proof(leaves, index):
 
     IndexError outside 0 to len(leaves) - 1.
     """
-    cdef bytes hashes = leaf_hashes(tuple(leaves))
-    cdef const uint8_t *low = raw(hashes)
-    cdef size_t count = <size_t>PyBytes_GET_SIZE(hashes) // 32
-    cdef size_t at, split
-    cdef uint8_t out[32]
+    cdef tuple found = checked_leaves(leaves)
+    cdef size_t count = <size_t>len(found), at, i
+    cdef bytearray room = bytearray(32 * len(found))
+    cdef uint8_t *hashes = <uint8_t *>PyByteArray_AS_STRING(room)
+    for i in range(count):
+        leaf = found[i]
+        list_leaf(raw(leaf), <size_t>PyBytes_GET_SIZE(leaf), hashes + 32 * i)
     index = need_int("index", index)
     if not 0 <= index < count:
         raise IndexError("leaf index out of range")
     at = index
     proof = []
     while count > 1:
-        split = 1
-        while split * 2 < count:
-            split *= 2  # the largest power of two below
-        if at < split:
-            root_of(low + 32 * split, count - split, out)
-            count = split
-        else:
-            root_of(low, split, out)
-            low += 32 * split
-            count -= split
-            at -= split
-        proof.append(hash_bytes(out))
-    return proof[::-1]
+        if at ^ 1 < count:  # else it moves up as it is
+            proof.append(hash_bytes(hashes + 32 * (at ^ 1)))
+        at //= 2
+        count = next_level(hashes, count)
+    return proof
 
 
 def verify_list_proof(root, leaf, index, count, proof):
@@ -164,11 +225,9 @@ cdef struct Body:
 cdef void fold_body(
     const uint8_t *data, size_t size, size_t count, Body *body, uint8_t *out
 ) noexcept nogil:
-    cdef Fold fold
+    cdef ListHash list_
     cdef const uint8_t *field
-    cdef uint8_t digest[32]
-    fold.held = 0
-    fold.count = 0
+    start_list(&list_)
     body.at = 4
     for body.item in range(count):
         field = span(data, size, body.at, 4)
@@ -184,10 +243,9 @@ cdef void fold_body(
         if field == NULL:
             body.fault = BODY_SHORT
             return
-        list_leaf(field, body.length, digest)
-        fold_leaf(&fold, digest)
+        add_leaf(&list_, field, body.length)
         body.at += body.length
-    fold_root(&fold, out)
+    finish_list(&list_, out)
 
 
 def body_root(body):

@@ -81,18 +81,6 @@ cdef void leaf_hash(const uint8_t *key, const uint8_t *stored, uint8_t *out) noe
     record_hash(record, out)
 
 
-cdef size_t turn(const uint8_t *keys, size_t stride, size_t low, size_t high, int depth) noexcept nogil:
-    # The first of low to high whose key has the bit at `depth` set.
-    cdef size_t middle
-    while low < high:
-        middle = low + (high - low) // 2
-        if bit_at(keys + middle * stride, <size_t>depth):
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
 cdef int hash_part(object part, int depth, Half *half) except -1:
     # The hash and count of a subtree at `depth`.
     cdef Bucket bucket
