@@ -38,3 +38,20 @@ def test_state_proof(engine: Any, benchmark: Any) -> None:
         return verified
 
     assert benchmark(prove)
+
+
+@pytest.mark.benchmark(group="StateTree.apply, 20 of 10,000 accounts, in memory")
+def test_state_update(engine: Any, benchmark: Any) -> None:
+    rng = random.Random(4)
+    addresses = [rng.randbytes(20) for _ in range(10_000)]
+    tree = engine.merkle.StateTree(0, None, None)
+    tree.apply({address: account(1, 1) for address in addresses})
+    numbers = iter(range(2, 1 << 30))
+
+    def block() -> bytes:
+        changed = account(next(numbers), 1)
+        root: bytes = tree.apply(dict.fromkeys(rng.sample(addresses, 20), changed))
+        return root
+
+    assert len(benchmark(block)) == 32
+    assert tree.count == 10_000
