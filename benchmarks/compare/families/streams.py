@@ -1,0 +1,61 @@
+"""Streams between two processes, one way, over loopback TCP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+from ..case import OURS, Case, Contender, Mark, Scale
+from ..streams import ONE_BY_ONE, PLAIN, PURE, RAW, TLS, WEBSOCKETS
+from ..streams.pair import Pair
+from ..streams.work import DISTINCT, burst
+
+TITLE = "Streams between two processes"
+
+_DIFFERS = {
+    ONE_BY_ONE: "as ours, but the program calls send() for each message",
+    PLAIN: "the payload travels as it is, not as JSON: only its framing and its I/O are compared",
+    TLS: "encrypted",
+    RAW: "no messages: bytes alone, from 1 MiB that is sent again and again into one buffer",
+}
+_NOTE = (
+    "{burst} messages are ready at a time, {distinct} different ones in turns; the sender frames"
+    " each and then waits if it is told to. WebSockets are unmasked and uncompressed."
+)
+
+
+def cases(scale: Scale) -> Iterator[Case]:
+    names = (OURS, ONE_BY_ONE, PURE, *WEBSOCKETS, TLS, PLAIN, RAW)
+    with ExitStack() as stack:
+        pairs = {name: stack.enter_context(Pair(name)) for name in names}
+        for size, label, over_websockets, over_plain in (
+            (64, "64 B", 8.0, 15.0),
+            (1024, "1 KiB", 4.0, 8.0),
+            (65536, "64 KiB", 1.5, 1.8),
+        ):
+            marks = [Mark(over_websockets, WEBSOCKETS), Mark(over_plain, (PLAIN,))]
+            if size == 65536:
+                marks.append(Mark(0.6, (RAW,), percent=True))
+            yield Case(
+                f"messages of {label}",
+                "messages/s",
+                tuple(_contender(name, pair, size, scale) for name, pair in pairs.items()),
+                tuple(marks),
+                check=partial(_check, pairs, size),
+                note=_NOTE.format(burst=burst(size), distinct=DISTINCT),
+            )
+
+
+def _contender(name: str, pair: Pair, size: int, scale: Scale) -> Contender:
+    def sample() -> float:
+        return pair.run_for(size, scale.pick(0.5, 0.15)).rate
+
+    return Contender(name, sample, _DIFFERS.get(name, ""))
+
+
+def _check(pairs: dict[str, Pair], size: int) -> None:
+    """Every message arrives as it was sent, in order, everywhere."""
+    digests = {name: pair.run(size, 2 * DISTINCT, keep=True).digest for name, pair in pairs.items()}
+    del digests[RAW]  # that its bytes are complete has been seen by `run`
+    assert len(set(digests.values())) == 1 and None not in digests.values(), digests
