@@ -116,6 +116,14 @@ class Transaction(Record):
         object.__setattr__(signed, "_sender", key.address)  # what would be recovered, at a price
         return signed
 
+    @classmethod
+    def decode_hashed(cls, data: bytes) -> Transaction:
+        """As `decode`, with the hash taken from `data`, for who wants it: it need not be encoded
+        again."""
+        tx = cls.decode(data)
+        object.__setattr__(tx, "_hash", sha256(TRANSACTION_DOMAIN + data))
+        return tx
+
     @property
     def hash(self) -> bytes:
         """Names this transaction, signature included."""

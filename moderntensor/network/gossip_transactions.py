@@ -47,7 +47,7 @@ _FULL_BYTES = 128 * 1024  # with the most hashes (64 KiB) still under NEW_TRANSA
 def decode_transactions(raw: Sequence[bytes]) -> list[Transaction]:
     """Transactions that a peer sent. Raises `ProtocolViolationError` for a malformed one."""
     try:
-        return [Transaction.decode(item) for item in raw]
+        return [Transaction.decode_hashed(item) for item in raw]
     except DecodeError as error:
         raise ProtocolViolationError(DisconnectCode.BAD_TRANSACTION, str(error)) from error
 

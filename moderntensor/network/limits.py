@@ -40,6 +40,7 @@ __all__ = [
     "WAITING_REQUESTS",
     "WANTED_PER_PEER",
     "WANTED_TRANSACTIONS",
+    "WRITE_TOGETHER",
 ]
 
 # --- connecting ----------------------------------------------------------------------------
@@ -65,6 +66,9 @@ RETRY_BUSY_MS = 250
 # asks again 4 times a second, at most 64 at a time.
 BUSY_PER_SECOND = 256.0
 BUSY_BURST = 2048.0
+# Requests or replies that leave together, so that the other side works on some while we make the
+# next: a write costs as much as making two or three.
+WRITE_TOGETHER = 4
 # BUSY replies to a peer that does not read; an honest one is at most 16 requests behind.
 UNREAD_BUSY_REPLIES = 256
 

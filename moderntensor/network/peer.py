@@ -32,6 +32,7 @@ from .limits import (
     LOGS_PER_SECOND,
     PINGS_BURST,
     PINGS_PER_SECOND,
+    WRITE_TOGETHER,
 )
 from .messages import (
     DisconnectCode,
@@ -247,7 +248,7 @@ class Peer:
         # Whoever asks must read, or two nodes that both pause would wait for each other.
         self._inbox.read_on()
         self.connection.send(frame)
-        if self._requests.in_flight == 1:
+        if self._requests.in_flight % WRITE_TOGETHER == 1:
             self.connection.flush()  # the first of a row is on its way while the others follow
 
     def disconnect(self, code: DisconnectCode, reason: str = "", *, retry_after: int = 0) -> None:

@@ -14,7 +14,7 @@ from ..wire import MESSAGES
 from .budget import TokenBucket
 from .connection import WRITE_HIGH
 from .dispatch import P, Router
-from .limits import BUSY_BURST, BUSY_PER_SECOND, RETRY_BUSY_MS, UNREAD_BUSY_REPLIES
+from .limits import BUSY_BURST, BUSY_PER_SECOND, RETRY_BUSY_MS, UNREAD_BUSY_REPLIES, WRITE_TOGETHER
 from .messages import DisconnectCode, MessageCodec, Reply, Request, Status
 from .tasks import TaskSet, ends_us
 
@@ -93,10 +93,15 @@ class ServingQueue(Generic[P]):
         peer = self._peer
         while True:
             self._wake.clear()
+            unsent = 0
             while self._queue:
                 request = self._queue.popleft()
                 try:
                     peer.send_frame(await self._reply_to(request))
+                    unsent += 1
+                    if unsent == WRITE_TOGETHER or not self._queue:
+                        unsent = 0
+                        peer.connection.flush()
                     await peer.connection.drained()
                 except ProtocolViolationError as error:
                     peer.breach(error)
@@ -107,7 +112,6 @@ class ServingQueue(Generic[P]):
                 finally:
                     self._total -= 1
                     self._in_flight[request.TYPE] -= 1
-            peer.connection.flush()  # nobody adds to these answers: spare them a turn
             await self._wake.wait()
 
     async def _reply_to(self, request: Request) -> bytes:

@@ -51,6 +51,8 @@ def test_transactions_come_back_as_they_were(value: Transaction) -> None:
     encoded = value.encode()
     assert Transaction.decode(encoded) == value
     assert Transaction.decode(encoded).hash == value.hash
+    assert Transaction.decode_hashed(encoded) == value
+    assert Transaction.decode_hashed(encoded)._hash == value.hash
     size = MIN_TRANSACTION_SIZE + len(value.data) + (0 if value.to is None else 20)
     assert len(encoded) == size
 

@@ -26,6 +26,7 @@ from moderntensor.network.messages import (
     GetBlocksMessage,
     GetTransactionsMessage,
     Message,
+    MessageCodec,
     MessageType,
     NewBlockHashesMessage,
     NewBlockMessage,
@@ -516,3 +517,37 @@ async def test_what_a_peer_repeats_is_not_looked_at_again(monkeypatch: pytest.Mo
         raw.send(NewTransactionMessage(transactions=(transfer().encode(),)))
         await until(lambda: transfer().hash in pool_of(node))
         assert judged == [far.hash, transfer().hash]
+
+
+async def test_what_goes_to_many_peers_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Message] = []
+    encode = MessageCodec.encode
+
+    def counted(message: Message) -> bytes:
+        encoded.append(message)
+        return encode(message)
+
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(chain_node())
+        peers = [
+            await stack.enter_async_context(await RawPeer.meet(node, node_id=bytes([i + 1]) * 32))
+            for i in range(12)
+        ]
+        await until(lambda: len(node.peers) == len(peers))
+        monkeypatch.setattr(MessageCodec, "encode", counted)
+        message = NewTransactionMessage(transactions=(transfer().encode(),))
+        assert await node.broadcast(message) == len(peers)
+        assert encoded == [message]
+        encoded.clear()
+        # Whole to some and by hash to the others: two messages, however many they go to.
+        tx = transfer()
+        assert await node.broadcast_transaction(tx) == len(peers)
+        assert encoded == [
+            NewTransactionMessage(transactions=(tx.encode(),)),
+            NewTransactionMessage(announced=(tx.hash,)),
+        ]
+        monkeypatch.undo()
+        for peer in peers:
+            assert await _next(peer, NewTransactionMessage) == message
+            news = await _next(peer, NewTransactionMessage)
+            assert news in encoded
