@@ -1,0 +1,167 @@
+"""The real node: `P2PNode` to `P2PNode`, in two processes, with handlers in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+from ..case import OURS, Case, Contender, Mark, Scale
+from ..nodes.process import Worker
+
+TITLE = "Node"
+
+_OTHERS = ("aiohttp", "plain")
+_PEERS = 50
+# GET_PEERS alone is asked here, up to 16 at a time; the default allows 16 in all, 8 of a type.
+_OURS = {"max_per_type": 16, "max_peers": _PEERS + 10}
+_CHECKED = 50
+
+_SENT = (
+    "ours: NEW_BLOCK_HASHES with one hash and height, 46 bytes in all, decoded to objects and "
+    "handled twice, by the node's own gossip and by the program's handler"
+)
+_RAW = "blocking sockets, no event loop: the ceiling that the machine sets"
+
+
+class Pair:
+    """Two processes with `peers` connections between them; `near` listens, `far` has dialled."""
+
+    def __init__(self, stack: ExitStack, end: str, peers: int = 1) -> None:
+        settings = _OURS if end == OURS else {}
+        self.end, self.peers = end, peers
+        self.near = stack.enter_context(Worker(end, **settings))
+        self.far = stack.enter_context(Worker(end, **settings))
+        self.far.ask("connect", port=self.near.ask("listen"), count=peers)
+        for worker in (self.near, self.far):
+            worker.ask("ready", peers=peers)
+
+    def flood(self, count: int) -> float:
+        """Messages per second from the first sent to the last handled."""
+        self.far.ask("expect", count=count)
+        began = self.near.ask("flood", count=count)
+        return count / float(self.far.ask("arrived") - began)
+
+    def exchange(self, count: int, outstanding: int) -> float:
+        """Round trips per second."""
+        return count / float(self.far.ask("exchange", count=count, outstanding=outstanding))
+
+    def broadcast(self, count: int) -> float:
+        """Deliveries per second until the last peer has the last transaction."""
+        self.near.ask("prepare", count=count)
+        self.far.ask("expect", count=count * self.peers)
+        began = self.near.ask("broadcast")
+        return count * self.peers / float(self.far.ask("arrived") - began)
+
+
+def cases(scale: Scale) -> Iterator[Case]:
+    with ExitStack() as stack:
+        pairs = [Pair(stack, end) for end in (OURS, *_OTHERS)]
+        yield _one_way(scale, pairs)
+        raw = Pair(stack, "raw sockets")
+        yield _round_trips(scale, pairs, raw)
+        yield _many_round_trips(scale, pairs)
+    with ExitStack() as stack:
+        crowds = [Pair(stack, end, _PEERS) for end in (OURS, *_OTHERS)]
+        yield _stream_of_transactions(scale, crowds)
+        yield _one_transaction(scale, crowds)
+
+
+def _one_way(scale: Scale, pairs: list[Pair]) -> Case:
+    counts = {OURS: scale.pick(100_000, 20_000)}
+
+    def sample(pair: Pair) -> Callable[[], float]:
+        count = counts.get(pair.end, scale.pick(25_000, 5_000))
+        return lambda: pair.flood(count)
+
+    return Case(
+        "one-way messages of 64 bytes, handled",
+        "messages/s",
+        tuple(Contender(pair.end, sample(pair), _SENT if pair.end == OURS else "")
+              for pair in pairs),
+        (Mark(4.0, ("aiohttp",)),),
+        check=lambda: _same_contents(pairs, lambda pair: pair.near.ask("flood", count=_CHECKED)),
+    )  # fmt: skip
+
+
+def _round_trips(scale: Scale, pairs: list[Pair], raw: Pair) -> Case:
+    def sample(pair: Pair) -> Callable[[], float]:
+        return lambda: pair.exchange(scale.pick(1_000, 200), 1)
+
+    return Case(
+        "request and reply, one outstanding",
+        "round trips/s",
+        (
+            *(Contender(pair.end, sample(pair)) for pair in pairs),
+            Contender(raw.end, sample(raw), _RAW),
+        ),
+        (Mark(1.5, ("aiohttp",)),),
+        check=lambda: _same_answers(pairs),
+    )
+
+
+def _many_round_trips(scale: Scale, pairs: list[Pair]) -> Case:
+    def sample(pair: Pair) -> Callable[[], float]:
+        return lambda: pair.exchange(scale.pick(9_600, 1_600), 16)
+
+    return Case(
+        "request and reply, 16 outstanding",
+        "round trips/s",
+        tuple(Contender(pair.end, sample(pair)) for pair in pairs),
+        (Mark(3.0, ("aiohttp",)),),
+        note="NodeConfig(max_per_type=16): all 16 are GET_PEERS, of which the default admits 8",
+    )
+
+
+def _stream_of_transactions(scale: Scale, crowds: list[Pair]) -> Case:
+    counts = {OURS: scale.pick(400, 100)}
+
+    def sample(pair: Pair) -> Callable[[], float]:
+        count = counts.get(pair.end, scale.pick(100, 25))
+        return lambda: pair.broadcast(count)
+
+    def check() -> None:
+        def send(pair: Pair) -> None:
+            pair.near.ask("prepare", count=1)
+            pair.near.ask("broadcast")
+
+        _same_contents(crowds, send)
+
+    return Case(
+        f"transactions of 1 KiB, one after the other, to {_PEERS} peers",
+        "deliveries/s",
+        tuple(Contender(pair.end, sample(pair)) for pair in crowds),
+        (Mark(10.0, ("plain",)),),
+        check=check,
+        note="each receiver decodes the transaction, hashes it and remembers the hash; ours is "
+        "encoded once for all peers (tests/network/test_gossip.py holds it to that)",
+    )
+
+
+def _one_transaction(scale: Scale, crowds: list[Pair]) -> Case:
+    def sample(pair: Pair) -> Callable[[], float]:
+        return lambda: pair.broadcast(1)
+
+    return Case(
+        f"one transaction of 1 KiB to {_PEERS} peers, until all have it",
+        "deliveries/s",
+        tuple(Contender(pair.end, sample(pair)) for pair in crowds),
+        rounds=scale.pick(31, 5),
+        note="no mark: this is 50 calls of send() and of recv(), alike for all",
+    )
+
+
+def _same_contents(pairs: list[Pair], send: Callable[[Pair], object]) -> None:
+    """What arrives is the same with all of them; in a crowd in any order."""
+    contents = []
+    for pair in pairs:
+        pair.far.ask("expect", count=_CHECKED, collect=True)
+        send(pair)
+        pair.far.ask("arrived")
+        contents.append(pair.far.ask("contents"))
+    assert all(content == contents[0] for content in contents)
+    assert len(contents[0]) == _CHECKED
+
+
+def _same_answers(pairs: list[Pair]) -> None:
+    answers = [pair.far.ask("answer") for pair in pairs]
+    assert all(answer == answers[0] for answer in answers)

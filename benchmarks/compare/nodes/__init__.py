@@ -1,0 +1,1 @@
+"""Nodes in processes of their own, ours and others', that do the same work on command."""
