@@ -13,11 +13,12 @@ cdef class Frame:
     cdef readonly bytes payload
 
     def __init__(self, type, payload):
-        cdef int frame_type = check_type(type)
-        check_payload(payload)
+        cdef int number = mt_as_byte(<PyObject*>type)
+        if number < 0 or not is_payload(<PyObject*>payload):
+            refuse(type, payload)
         if self.payload is not None:
             raise AttributeError("Frame is read-only")
-        self.type = <uint8_t>frame_type
+        self.type = <uint8_t>number
         self.payload = payload
 
     def __eq__(self, other):
@@ -50,38 +51,42 @@ cdef tuple EMPTY_FRAMES = tuple([Frame(number, b"") for number in range(TYPES)])
 cdef object NO_VIEW = memoryview(b"")
 
 
-cdef inline int check_type(frame_type) except -1:
-    cdef int overflow = 0
-    cdef long value
-    if not PyLong_Check(frame_type) or PyBool_Check(frame_type):
+cdef inline bint is_payload(PyObject* payload) noexcept:
+    return PyBytes_CheckExact(payload) and PyBytes_GET_SIZE(payload) <= PAYLOAD_LIMIT
+
+
+cdef object refuse(frame_type, payload):
+    """Raise for what no frame can hold."""
+    if not isinstance(frame_type, int) or isinstance(frame_type, bool):
         raise EncodeError(f"frame type must be an int, not {type(frame_type).__name__}")
-    value = PyLong_AsLongAndOverflow(frame_type, &overflow)
-    if overflow or value < 0 or value >= TYPES:
+    if mt_as_byte(<PyObject*>frame_type) < 0:
         raise EncodeError("frame type must be from 0 to 255")
-    return <int>value
-
-
-cdef inline int check_payload(payload) except -1:
-    if not PyBytes_CheckExact(payload):
+    if type(payload) is not bytes:
         raise EncodeError(f"frame payload must be bytes, not {type(payload).__name__}")
-    if PyBytes_GET_SIZE(payload) > PAYLOAD_LIMIT:
-        raise EncodeError(
-            f"frame payload of {PyBytes_GET_SIZE(payload)} bytes is over the maximum of "
-            f"{PAYLOAD_LIMIT}"
-        )
-    return 0
+    raise EncodeError(
+        f"frame payload of {len(payload)} bytes is over the maximum of {PAYLOAD_LIMIT}"
+    )
+
+
+cdef object refuse_first(PyObject** items, Py_ssize_t count):
+    """Raise for the first of the items that is no frame."""
+    cdef PyObject* item
+    cdef Py_ssize_t i
+    for i in range(count):
+        item = items[i]
+        if not PyTuple_Check(item) or PyTuple_GET_SIZE(item) != 2:
+            raise EncodeError("frame must be a tuple of type and payload")
+        if mt_as_byte(PyTuple_GET_ITEM(item, 0)) < 0 or not is_payload(PyTuple_GET_ITEM(item, 1)):
+            refuse(<object>PyTuple_GET_ITEM(item, 0), <object>PyTuple_GET_ITEM(item, 1))
 
 
 cdef inline uint8_t* put_frame(uint8_t* to, int frame_type, PyObject* payload) noexcept:
     """Writes a checked frame; where the next one goes."""
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(<object>payload)
-    cdef uint32_t length = <uint32_t>(size + 1)
-    to[0] = <uint8_t>(length >> 24)
-    to[1] = <uint8_t>(length >> 16)
-    to[2] = <uint8_t>(length >> 8)
-    to[3] = <uint8_t>length
-    to[4] = <uint8_t>frame_type
-    memcpy(to + HEADER, PyBytes_AS_STRING_raw(payload), <size_t>size)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+    mt_store(to, LENGTH, <uint64_t>size + 1)
+    to[LENGTH] = <uint8_t>frame_type
+    if size:
+        memcpy(to + HEADER, PyBytes_AS_STRING(payload), <size_t>size)
     return to + HEADER + size
 
 
@@ -91,11 +96,12 @@ def encode_frame(type, payload):
     Raises `EncodeError` for a type outside 0..255, a payload that is not exactly `bytes`, or one
     over `MAX_PAYLOAD` (10 MiB).
     """
-    cdef int frame_type = check_type(type)
+    cdef int number = mt_as_byte(<PyObject*>type)
     cdef bytes frame
-    check_payload(payload)
-    frame = PyBytes_FromStringAndSize(NULL, HEADER + PyBytes_GET_SIZE(payload))
-    put_frame(<uint8_t*>PyBytes_AS_STRING(frame), frame_type, <PyObject*>payload)
+    if number < 0 or not is_payload(<PyObject*>payload):
+        refuse(type, payload)
+    frame = PyBytes_FromStringAndSize(NULL, HEADER + PyBytes_GET_SIZE(<PyObject*>payload))
+    put_frame(<uint8_t*>PyBytes_AS_STRING(<PyObject*>frame), number, <PyObject*>payload)
     return frame
 
 
@@ -104,24 +110,29 @@ def encode_frames(frames):
 
     Raises `EncodeError` as `encode_frame` does, and for an item that is not such a tuple.
     """
-    # A list of our own: nobody can change it between the two walks.
-    cdef list items = list(frames)
+    # No code of Python runs from here to the end, so that nobody can change what is walked twice.
+    cdef object held = frames if type(frames) is list or type(frames) is tuple else list(frames)
+    cdef PyObject** items = PySequence_Fast_ITEMS(held)
     cdef PyObject* item
-    cdef Py_ssize_t i, count = len(items), size = 0
+    cdef Py_ssize_t i, count = PySequence_Fast_GET_SIZE(held), size = 0
+    cdef int number
     cdef bytes out
     cdef uint8_t* to
     for i in range(count):
-        item = PyList_GET_ITEM(<PyObject*>items, i)
-        if not PyTuple_Check(<object>item) or PyTuple_GET_SIZE(<object>item) != 2:
-            raise EncodeError("frame must be a tuple of type and payload")
-        check_type(<object>PyTuple_GET_ITEM(item, 0))
-        check_payload(<object>PyTuple_GET_ITEM(item, 1))
-        size += HEADER + PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(item, 1))
+        item = items[i]
+        if (
+            not PyTuple_Check(item)
+            or PyTuple_GET_SIZE(item) != 2
+            or not is_payload(PyTuple_GET_ITEM(item, 1))
+        ):
+            refuse_first(items, count)
+        size += HEADER + PyBytes_GET_SIZE(PyTuple_GET_ITEM(item, 1))
     out = PyBytes_FromStringAndSize(NULL, size)
-    to = <uint8_t*>PyBytes_AS_STRING(out)
+    to = <uint8_t*>PyBytes_AS_STRING(<PyObject*>out)
     for i in range(count):
-        item = PyList_GET_ITEM(<PyObject*>items, i)
-        to = put_frame(
-            to, check_type(<object>PyTuple_GET_ITEM(item, 0)), PyTuple_GET_ITEM(item, 1)
-        )
+        item = items[i]
+        number = mt_as_byte(PyTuple_GET_ITEM(item, 0))
+        if number < 0:
+            refuse_first(items, count)
+        to = put_frame(to, number, PyTuple_GET_ITEM(item, 1))
     return out

@@ -1,4 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: binding=False, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 """Frames on a byte stream: `[length u32][type u8][payload]`, length = 1 + payload bytes.
 
 The compiled twin of `moderntensor/_pure/framing.py`: the same results, the same errors.
@@ -7,8 +7,7 @@ The compiled twin of `moderntensor/_pure/framing.py`: the same results, the same
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
-from cpython.bytes cimport PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_XDECREF, PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -16,18 +15,22 @@ from libc.string cimport memcpy
 from moderntensor.errors import EncodeError, FrameError
 
 cdef extern from "Python.h":
-    int PyBool_Check(object)
-    int PyLong_Check(object)
-    int PyTuple_Check(object)
-    long PyLong_AsLongAndOverflow(object, int*) except? -1
-    Py_ssize_t PyTuple_GET_SIZE(object)
     # Borrowed references, so that a walk over a list costs no counting.
+    bint PyTuple_Check(PyObject*)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject*)
     PyObject* PyTuple_GET_ITEM(PyObject*, Py_ssize_t)
-    PyObject* PyList_GET_ITEM(PyObject*, Py_ssize_t)
+    Py_ssize_t PySequence_Fast_GET_SIZE(object)
+    PyObject** PySequence_Fast_ITEMS(object)
+    bint PyBytes_CheckExact(PyObject*)
+    Py_ssize_t PyBytes_GET_SIZE(PyObject*)
+    char* PyBytes_AS_STRING(PyObject*)
     PyObject* PyBytes_FromStringAndSize_raw "PyBytes_FromStringAndSize"(
         const char*, Py_ssize_t) except NULL
-    char* PyBytes_AS_STRING_raw "PyBytes_AS_STRING"(PyObject*)
     int _PyBytes_Resize(PyObject**, Py_ssize_t) except -1
+
+cdef extern from "ints.h":
+    int mt_as_byte(PyObject*) noexcept
+    void mt_store(unsigned char*, int, uint64_t) noexcept
 
 __all__ = [
     "DEFAULT_BUFFER_SIZE",
@@ -161,8 +164,10 @@ cdef class FrameDecoder:
         cdef Py_buffer buffer
         if self._error is not None:
             raise self._error.with_traceback(None)
-        if PyBytes_CheckExact(data):
-            return self._take(<uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        if PyBytes_CheckExact(<PyObject*>data):
+            return self._take(
+                <uint8_t*>PyBytes_AS_STRING(<PyObject*>data), PyBytes_GET_SIZE(<PyObject*>data)
+            )
         view = memoryview(data)
         if not view.c_contiguous:
             return self.feed(bytes(view))
@@ -280,7 +285,7 @@ cdef class FrameDecoder:
                 # Bytes of the stream are lost: it must not be read on.
                 self._fail(FrameError("too-large", self._type, self._expected, needed))
                 raise
-        memcpy(PyBytes_AS_STRING_raw(self._payload) + self._payload_size, data, <size_t>taken)
+        memcpy(PyBytes_AS_STRING(self._payload) + self._payload_size, data, <size_t>taken)
         self._payload_size = needed
         return taken
 

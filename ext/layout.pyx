@@ -25,7 +25,6 @@ __all__ = ["MAX_DEPTH", "Layout", "encode_method"]
 MAX_DEPTH = 16  # of nested schemas; records of the protocol need five
 
 include "layout_core.pxi"
-include "layout_ints.pxi"
 include "layout_read.pxi"
 include "layout_write.pxi"
 
@@ -264,7 +263,7 @@ cdef class Layout:
     cdef bytes _pack(self, PyObject *obj):
         # What fits is written once and copied; what does not is measured, then written
         # in place.
-        cdef unsigned char small[1024]
+        cdef unsigned char small[4096]
         cdef Writer w
         cdef Fault fault
         cdef unsigned char *p

@@ -64,10 +64,17 @@ cdef extern from *:
     /* Decoded records and tuples hold only numbers, bytes, text and one another, and cannot
        be changed: no cycle can pass through them, so the collector need not visit them. */
     static inline void mt_untrack(PyObject *v) { PyObject_GC_UnTrack(v); }
+
+    /* An object of a class that has slots (and so takes part in collection), all of them unset. */
+    static inline PyObject *mt_new_record(PyTypeObject *type) {
+        PyObject *made = PyObject_GC_New(PyObject, type);
+        if (made != NULL)
+            memset((char *)made + sizeof(PyObject), 0, type->tp_basicsize - sizeof(PyObject));
+        return made;
+    }
     """
     ctypedef struct PyObject
-    ctypedef struct PyTypeObject:
-        PyObject *(*tp_alloc)(PyTypeObject *, Py_ssize_t) noexcept
+    ctypedef struct PyTypeObject
     PyObject *Py_None
     PyObject *MT_SLOT(PyObject *, Py_ssize_t) noexcept
     void mt_copy(unsigned char *, const unsigned char *, Py_ssize_t) noexcept
@@ -76,8 +83,8 @@ cdef extern from *:
     Py_ssize_t mt_unprintable(const unsigned char *, Py_ssize_t) noexcept
     Py_ssize_t mt_slot_offset(PyObject *) noexcept
     void mt_untrack(PyObject *) noexcept
+    PyObject *mt_new_record(PyTypeObject *) noexcept
     PyTypeObject *Py_TYPE(PyObject *) noexcept
-    bint PyType_IS_GC(PyTypeObject *) noexcept
     void Py_INCREF(PyObject *) noexcept
     void Py_DECREF(PyObject *) noexcept
     void Py_XDECREF(PyObject *) noexcept
@@ -104,6 +111,15 @@ cdef extern from *:
     object mt_bytes(const void *, Py_ssize_t)
     Py_ssize_t MT_IMMENSE
     Py_ssize_t PY_SSIZE_T_MAX
+
+
+cdef extern from "ints.h":
+    uint64_t mt_load(const unsigned char *, int) noexcept
+    void mt_store(unsigned char *, int, uint64_t) noexcept
+    int mt_as_u64(PyObject *, uint64_t *) noexcept
+    int mt_as_u128(PyObject *, uint64_t *, uint64_t *) noexcept
+    PyObject *mt_from_u64(uint64_t) noexcept
+    PyObject *mt_from_u128(const unsigned char *) noexcept
 
 
 cdef enum Kind:

@@ -143,14 +143,12 @@ cdef PyObject *read(Reader *r, const Op *op) noexcept:
 
 cdef PyObject *read_record(Reader *r, const Op *op) noexcept:
     cdef PyObject *value
-    cdef PyObject *record = op.type.tp_alloc(op.type, 0)
+    cdef PyObject *record = mt_new_record(op.type)
     cdef const Op *field = op.items
     cdef const Op *stop = op.items + op.count
     if record == NULL:
         blame(r.fault, MEMORY, op, 0, 0, 0, 0)
         return NULL
-    if PyType_IS_GC(op.type):
-        mt_untrack(record)
     while field != stop:
         if field.kind == UINT:
             value = read_uint(r, field)
@@ -181,17 +179,36 @@ cdef PyObject *read_list(Reader *r, const Op *op) noexcept:
         return NULL
     if count:  # the empty tuple is shared
         mt_untrack(items)
+    if item.kind == FIXED:
+        if fill_fixed(r, item, items, <Py_ssize_t>count):
+            return items
+        Py_DECREF(items)
+        return NULL
     for i in range(<Py_ssize_t>count):
-        if item.kind == FIXED:
-            value = read_fixed(r, item)
-        else:
-            value = read(r, item)
+        value = read(r, item)
         if value == NULL:
             at_index(r.fault, i)
             Py_DECREF(items)
             return NULL
         PyTuple_SET_ITEM(items, i, value)
     return items
+
+
+cdef bint fill_fixed(Reader *r, const Op *item, PyObject *items, Py_ssize_t count) noexcept:
+    """The items of most lists: hashes, whose bytes are all there, as the count was held to."""
+    cdef const unsigned char *p = r.p
+    cdef Py_ssize_t size = item.min_size
+    cdef Py_ssize_t i
+    cdef PyObject *value
+    for i in range(count):
+        value = mt_new_fixed(p, size)
+        if value == NULL:
+            blame(r.fault, MEMORY, item, 0, 0, 0, 0)
+            return False
+        PyTuple_SET_ITEM(items, i, value)
+        p += size
+    r.p = p
+    return True
 
 
 cdef PyObject *read_tuple(Reader *r, const Op *op) noexcept:

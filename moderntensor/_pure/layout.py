@@ -229,17 +229,18 @@ class Layout:
             raise DecodeError(fault.told(self.cls.__name__)) from None
 
 
-def encode_method(cls: type, /) -> Callable[[Any], bytes]:
+def encode_method(cls: type[Any], /) -> Callable[[Any], bytes]:
     """A method `encode` for `cls`: what `cls.LAYOUT` packs of an object of it."""
 
     def encode(self: Any, /) -> bytes:
         """The wire encoding. Raises EncodeError naming the field that cannot be encoded."""
-        if not isinstance(self, cls):
+        if not isinstance(self, cls):  # as it is with methods written in C
             raise TypeError(
                 f"descriptor 'encode' for '{cls.__name__}' objects doesn't apply to a "
                 f"'{type(self).__name__}' object"
             )
-        return self.LAYOUT.pack(self)  # type: ignore[no-any-return]
+        packed: bytes = self.LAYOUT.pack(self)
+        return packed
 
     encode.__qualname__ = f"{cls.__qualname__}.encode"
     return encode

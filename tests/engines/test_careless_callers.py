@@ -51,6 +51,29 @@ def test_no_bytes_change_nothing(engine: Any) -> None:
     assert frames == [framing.Frame(1, b"x")]
 
 
+def test_a_list_of_frames_that_lies(engine: Any) -> None:
+    """What it says when it is asked counts, and that it changes meanwhile does no harm."""
+
+    class Frames(list[Any]):
+        def __iter__(self) -> Any:
+            yield (1, b"said")
+            self.clear()
+            yield (2, b"more")
+
+    framing = engine.framing
+    said = framing.encode_frames([(1, b"said"), (2, b"more")])
+    assert framing.encode_frames(Frames([(9, b"hidden")] * 100)) == said
+
+
+def test_frame_types_that_lie(engine: Any) -> None:
+    framing = engine.framing
+    for value in (0, 7, 255):
+        wire = framing.encode_frame(value, b"x")
+        assert framing.encode_frame(Liar(value), b"x") == wire
+        assert framing.encode_frames([(Liar(value), b"x")]) == wire
+        assert framing.Frame(Liar(value), b"x").type == value
+
+
 # --- layout --------------------------------------------------------------------------------
 
 

@@ -106,6 +106,18 @@ def test_batch_items_are_pairs(framing: ModuleType, item: Any) -> None:
 # --- frames --------------------------------------------------------------------------------
 
 
+def test_batch_names_the_first_at_fault(framing: ModuleType) -> None:
+    faults: list[tuple[Any, str]] = [
+        ((256, b""), "frame type must be from 0 to 255"),
+        ((1, "text"), "frame payload must be bytes, not str"),
+        ((1,), "frame must be a tuple of type and payload"),
+        ((None, 5), "frame type must be an int, not NoneType"),
+    ]
+    for first, second in itertools.permutations(faults, 2):
+        with pytest.raises(EncodeError, match=f"^{first[1]}$"):
+            framing.encode_frames([(1, b"fine"), first[0], (2, b""), second[0]])
+
+
 def test_frame_is_a_value(framing: ModuleType) -> None:
     frame = framing.Frame(1, b"ab")
     assert repr(frame) == "Frame(type=0x01, payload=b'ab')"
