@@ -21,6 +21,7 @@ include "sha256.pxi"
 __all__ = [
     "NODE_LIMIT",
     "StateTree",
+    "body_digests",
     "body_root",
     "list_proof",
     "list_root",
@@ -36,6 +37,7 @@ __all__ = [
 cdef enum:
     MAX_TX = 131068  # a signed transaction at its largest
     LEVELS = 65  # subtrees that can wait for their right half in a list of 2**64 chunks
+    BRIEF = 32768  # bytes that are hashed before a thread would have won the GIL back
 
 cdef object MAX_COUNT = (1 << 64) - 1
 

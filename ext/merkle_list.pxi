@@ -7,6 +7,8 @@ cdef enum:
     LANES = 16  # messages put together for one run
     LEAF_BLOCKS = 4  # leaves that fill more are hashed where they lie, one by one
     CHUNK = 256  # leaves, a power of two: a whole subtree of the list
+    SIGNATURE = 65  # v, r, s: the end of every transaction
+    RECOVERY = 97  # of `signatures.recover_many`: a message and a signature
 
 
 cdef void list_leaf(const uint8_t *data, size_t size, uint8_t *out) noexcept nogil:
@@ -212,7 +214,7 @@ def verify_list_proof(root, leaf, index, count, proof):
 
 
 cdef enum BodyFault:
-    BODY_FINE, BODY_NO_LENGTH, BODY_LONG, BODY_SHORT
+    BODY_FINE, BODY_NO_LENGTH, BODY_LONG, BODY_SHORT, BODY_UNSIGNED
 
 
 cdef struct Body:
@@ -222,52 +224,94 @@ cdef struct Body:
     BodyFault fault
 
 
+cdef void open_body(Body *body) noexcept nogil:
+    body.item = body.length = 0
+    body.at = 4
+    body.fault = BODY_FINE
+
+
+cdef const uint8_t *next_item(const uint8_t *data, size_t size, Body *body) noexcept nogil:
+    # The item at `body.at`, which goes behind it; NULL and a fault if there is none.
+    cdef const uint8_t *field = span(data, size, body.at, 4)
+    if field == NULL:
+        body.fault = BODY_NO_LENGTH
+        return NULL
+    body.length = mt_load_be32(field)
+    body.at += 4
+    if body.length > MAX_TX:
+        body.fault = BODY_LONG
+        return NULL
+    field = span(data, size, body.at, body.length)
+    if field == NULL:
+        body.fault = BODY_SHORT
+        return NULL
+    body.at += body.length
+    return field
+
+
 cdef void fold_body(
     const uint8_t *data, size_t size, size_t count, Body *body, uint8_t *out
 ) noexcept nogil:
     cdef ListHash list_
-    cdef const uint8_t *field
+    cdef const uint8_t *item
     start_list(&list_)
-    body.at = 4
+    open_body(body)
     for body.item in range(count):
-        field = span(data, size, body.at, 4)
-        if field == NULL:
-            body.fault = BODY_NO_LENGTH
+        item = next_item(data, size, body)
+        if item == NULL:
             return
-        body.length = mt_load_be32(field)
-        body.at += 4
-        if body.length > MAX_TX:
-            body.fault = BODY_LONG
-            return
-        field = span(data, size, body.at, body.length)
-        if field == NULL:
-            body.fault = BODY_SHORT
-            return
-        add_leaf(&list_, field, body.length)
-        body.at += body.length
+        add_leaf(&list_, item, body.length)
     finish_list(&list_, out)
 
 
-def body_root(body):
-    """The root over the transactions of an encoded block body, and how many there are.
+cdef void tagged(
+    const uint8_t *domain, size_t domain_size, const uint8_t *data, size_t size, uint8_t *out
+) noexcept nogil:
+    cdef mt_sha256_ctx ctx
+    mt_sha256_init(&ctx)
+    mt_sha256_update(&ctx, domain, domain_size)
+    mt_sha256_update(&ctx, data, size)
+    mt_sha256_final(&ctx, out)
 
-    A body is a `list32[bytes32]`: a u32 count, then each transaction behind its u32 length,
-    at most 131,068 bytes. DecodeError if it is anything else.
-    """
-    need_bytes("body", body)
-    cdef const uint8_t *data = raw(body)
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(body)
+
+cdef int digest_body(
+    const uint8_t *data, size_t size, size_t count, Body *body, bytes id_domain,
+    bytes signing_domain, uint8_t *ids, uint8_t *items
+) except -1:
+    cdef const uint8_t *item
+    cdef size_t signed
+    open_body(body)
+    for body.item in range(count):
+        item = next_item(data, size, body)
+        if item == NULL:
+            return 0
+        if body.length < SIGNATURE:
+            body.fault = BODY_UNSIGNED
+            return 0
+        signed = body.length - SIGNATURE
+        tagged(raw(id_domain), <size_t>len(id_domain), item, body.length, ids)
+        tagged(raw(signing_domain), <size_t>len(signing_domain), item, signed, items)
+        memcpy(items + 32, item + signed, SIGNATURE)
+        ids += 32
+        items += RECOVERY
+    return 0
+
+
+cdef uint64_t counted(body) except? <uint64_t>-1:
+    # How many items a body says that it has; no more than there is room for.
     cdef uint64_t count
-    cdef Body at
-    cdef uint8_t out[32]
+    cdef Py_ssize_t size
+    need_bytes("body", body)
+    size = PyBytes_GET_SIZE(body)
     if size < 4:
         raise DecodeError(f"body: needs 4 bytes at offset 0, {size} left")
-    count = mt_load_be32(data)
-    if count * 4 > size - 4:
+    count = mt_load_be32(raw(body))
+    if count * 4 > <uint64_t>size - 4:
         raise DecodeError(f"body: {count} items need {count * 4} bytes, {size - 4} left")
-    at.fault = BODY_FINE
-    with nogil:
-        fold_body(data, size, <size_t>count, &at, out)
+    return count
+
+
+cdef int check_body(const Body *at, size_t size) except -1:
     if at.fault == BODY_NO_LENGTH:
         raise DecodeError(f"body[{at.item}]: needs 4 bytes at offset {at.at}, {size - at.at} left")
     if at.fault == BODY_LONG:
@@ -276,6 +320,55 @@ def body_root(body):
         raise DecodeError(
             f"body[{at.item}]: needs {at.length} bytes at offset {at.at}, {size - at.at} left"
         )
+    if at.fault == BODY_UNSIGNED:
+        raise DecodeError(f"body[{at.item}]: {at.length} bytes, a signature has {SIGNATURE}")
     if at.at != size:
         raise DecodeError(f"body: {size - at.at} trailing bytes")
+    return 0
+
+
+def body_root(body):
+    """The root over the transactions of an encoded block body, and how many there are.
+
+    A body is a `list32[bytes32]`: a u32 count, then each transaction behind its u32 length,
+    at most 131,068 bytes. DecodeError if it is anything else.
+    """
+    cdef uint64_t count = counted(body)
+    cdef const uint8_t *data = raw(body)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(body)
+    cdef Body at
+    cdef uint8_t out[32]
+    if size < BRIEF:
+        fold_body(data, size, <size_t>count, &at, out)
+    else:
+        with nogil:
+            fold_body(data, size, <size_t>count, &at, out)
+    check_body(&at, size)
     return hash_bytes(out), count
+
+
+def body_digests(body, id_domain, signing_domain):
+    """The hashes that name a body's transactions, and what their senders signed.
+
+    A hash is SHA-256(id_domain ‖ transaction). The second result is packed as
+    `signatures.recover_many` takes it: for each transaction SHA-256(signing_domain ‖ all but its
+    last 65 bytes), and those. DecodeError as `body_root`, or where one is shorter.
+    """
+    cdef uint64_t count, i
+    cdef const uint8_t *data
+    cdef size_t size
+    cdef Body at
+    cdef bytes ids, items
+    need_bytes("body", body)
+    need_bytes("id_domain", id_domain)
+    need_bytes("signing_domain", signing_domain)
+    count = counted(body)
+    data = raw(body)
+    size = <size_t>PyBytes_GET_SIZE(body)
+    ids = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(count * 32))
+    items = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(count * RECOVERY))
+    digest_body(
+        data, size, <size_t>count, &at, id_domain, signing_domain,
+        <uint8_t *>PyBytes_AS_STRING(ids), <uint8_t *>PyBytes_AS_STRING(items))
+    check_body(&at, size)
+    return [hash_bytes(raw(ids) + 32 * i) for i in range(count)], items

@@ -200,8 +200,11 @@ def state_subtree(packed, depth=0, prefix=ZERO):
     cdef const uint8_t *data = raw(packed)
     cdef int level = depth
     cdef uint8_t out[32]
-    with nogil:
+    if count * RECORD < BRIEF:
         subtree(data, count, level, False, 0, NULL, out)
+    else:
+        with nogil:
+            subtree(data, count, level, False, 0, NULL, out)
     return hash_bytes(out), count
 
 

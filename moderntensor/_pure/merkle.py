@@ -7,7 +7,7 @@ is ever duplicated; the root of an empty list is 32 zero bytes. This is the refe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -29,6 +29,7 @@ from .state_update import NODE_LIMIT, StateTree
 __all__ = [
     "NODE_LIMIT",
     "StateTree",
+    "body_digests",
     "body_root",
     "list_proof",
     "list_root",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _MAX_TX: Final = 131_068  # a signed transaction at its largest
+_SIGNATURE: Final = 65  # v, r, s: the end of every transaction
 
 
 def _leaf(data: bytes) -> bytes:
@@ -132,12 +134,8 @@ def verify_list_proof(
     return last == 0 and node == root
 
 
-def body_root(body: bytes) -> tuple[bytes, int]:
-    """The root over the transactions of an encoded block body, and how many there are.
-
-    A body is a `list32[bytes32]`: a u32 count, then each transaction behind its u32 length,
-    at most 131,068 bytes. DecodeError if it is anything else.
-    """
+def _items(body: bytes) -> Iterator[bytes]:
+    """The items of an encoded body; DecodeError once something else comes."""
     need_bytes("body", body)
     size = len(body)
     if size < 4:
@@ -146,7 +144,6 @@ def body_root(body: bytes) -> tuple[bytes, int]:
     if count * 4 > size - 4:
         raise DecodeError(f"body: {count} items need {count * 4} bytes, {size - 4} left")
     at = 4
-    hashes = []
     for i in range(count):
         if size - at < 4:
             raise DecodeError(f"body[{i}]: needs 4 bytes at offset {at}, {size - at} left")
@@ -156,8 +153,37 @@ def body_root(body: bytes) -> tuple[bytes, int]:
             raise DecodeError(f"body[{i}]: {length} bytes, at most {_MAX_TX}")
         if size - at < length:
             raise DecodeError(f"body[{i}]: needs {length} bytes at offset {at}, {size - at} left")
-        hashes.append(_leaf(body[at : at + length]))
+        yield body[at : at + length]
         at += length
     if at != size:
         raise DecodeError(f"body: {size - at} trailing bytes")
-    return _root(hashes), count
+
+
+def body_root(body: bytes) -> tuple[bytes, int]:
+    """The root over the transactions of an encoded block body, and how many there are.
+
+    A body is a `list32[bytes32]`: a u32 count, then each transaction behind its u32 length,
+    at most 131,068 bytes. DecodeError if it is anything else.
+    """
+    hashes = [_leaf(item) for item in _items(body)]
+    return _root(hashes), len(hashes)
+
+
+def body_digests(body: bytes, id_domain: bytes, signing_domain: bytes) -> tuple[list[bytes], bytes]:
+    """The hashes that name a body's transactions, and what their senders signed.
+
+    A hash is SHA-256(id_domain ‖ transaction). The second result is packed as
+    `signatures.recover_many` takes it: for each transaction SHA-256(signing_domain ‖ all but its
+    last 65 bytes), and those. DecodeError as `body_root`, or where one is shorter.
+    """
+    need_bytes("body", body)
+    need_bytes("id_domain", id_domain)
+    need_bytes("signing_domain", signing_domain)
+    hashes, packed = [], []
+    for i, item in enumerate(_items(body)):
+        if len(item) < _SIGNATURE:
+            raise DecodeError(f"body[{i}]: {len(item)} bytes, a signature has {_SIGNATURE}")
+        hashes.append(sha256(id_domain + item).digest())
+        packed.append(sha256(signing_domain + item[:-_SIGNATURE]).digest())
+        packed.append(item[-_SIGNATURE:])
+    return hashes, b"".join(packed)

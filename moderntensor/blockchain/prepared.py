@@ -10,7 +10,8 @@ from ..backend import merkle
 from ..errors import DecodeError
 from .block import EMPTY_BODY, ZERO_HASH, Block
 from .block import decode_body as decode_transactions
-from .transaction import Transaction, identify
+from .crypto import recover_addresses
+from .transaction import SIGNING_DOMAIN, TRANSACTION_DOMAIN, Transaction, keep_identities
 
 
 class PreparedBody:
@@ -58,7 +59,15 @@ def prepare_bodies(bodies: Iterable[bytes]) -> list[PreparedBody]:
     for a thread that is busy.
     """
     prepared = [decode_body(body) for body in bodies]
-    identify(chain.from_iterable(body.transactions for body in prepared))
+    hashes: list[bytes] = []
+    signed = []
+    for body in prepared:
+        if body.transactions:
+            ids, items = merkle.body_digests(body.raw, TRANSACTION_DOMAIN, SIGNING_DOMAIN)
+            hashes += ids
+            signed.append(items)
+    senders = recover_addresses(b"".join(signed))
+    keep_identities(chain.from_iterable(body.transactions for body in prepared), hashes, senders)
     return prepared
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "encode_receipt",
     "identify",
     "intrinsic_gas",
+    "keep_identities",
 ]
 
 SIGNING_DOMAIN: Final = b"moderntensor/tx-sign/1"
@@ -216,6 +217,17 @@ def identify(transactions: Iterable[Transaction]) -> None:
     for transaction, sender in zip(waiting, recover_addresses(b"".join(items)), strict=True):
         if sender is not None:
             object.__setattr__(transaction, "_sender", sender)
+
+
+def keep_identities(
+    transactions: Iterable[Transaction], hashes: Iterable[bytes], senders: Iterable[bytes | None]
+) -> None:
+    """Tell transactions their hashes, and the senders that were recovered, for them to keep."""
+    keep = object.__setattr__
+    for transaction, tx_hash, sender in zip(transactions, hashes, senders, strict=True):
+        keep(transaction, "_hash", tx_hash)
+        if sender is not None:
+            keep(transaction, "_sender", sender)
 
 
 @record

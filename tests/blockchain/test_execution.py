@@ -322,6 +322,9 @@ def test_prepared_bodies_never_raise() -> None:
     assert split_body(good) == [sent().encode(), sent(1, 2).encode()]
     assert len(prepare_body(good)) == 2
     assert prepare_body(good).root == merkle.body_root(good)[0]
+    for transaction in prepare_body(good).transactions:
+        again = Transaction.decode(transaction.encode())
+        assert (transaction.hash, transaction.sender) == (again.hash, again.sender)
     for cut in range(len(good)):
         prepared = prepare_body(good[:cut])
         if good[:cut] != EMPTY_BODY:

@@ -71,10 +71,18 @@ def test_lists(leaves: list[bytes], index: int, data: st.DataObject) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    mutated(st.lists(st.binary(max_size=70), max_size=9).map(encode_body)) | st.binary(max_size=60)
+    mutated(st.lists(st.binary(max_size=70), max_size=9).map(encode_body))
+    | mutated(st.lists(st.binary(min_size=65, max_size=150), max_size=4).map(encode_body))
+    | st.binary(max_size=60)
 )
 def test_bodies(body: bytes) -> None:
     same("body_root", body)
+    same("body_digests", body, b"id", b"signing")
+
+
+def test_digests_of_a_body_need_bytes() -> None:
+    for bad in (("", b"", b""), (b"", "", b""), (b"", b"", "")):
+        assert same("body_digests", *bad)[0] == "TypeError"
 
 
 @settings(max_examples=150, deadline=None)
