@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ..backend import framing
 
-__all__ = ["Channel", "PlaintextChannel"]
+__all__ = ["Channel", "PlaintextChannel", "new_read_buffer"]
 
 
 class Channel(ABC):
@@ -50,14 +50,29 @@ class Channel(ABC):
         """The socket bytes for the whole frames of one flush, at least one."""
 
 
+def new_read_buffer() -> memoryview:
+    """Memory for one read, 256 KiB, that all connections of one loop can share.
+
+    A loop fills it and has it emptied before it turns to the next socket: what a connection has
+    of an unfinished frame is in its decoder. So an idle connection holds no pages of it.
+    """
+    return memoryview(bytearray(framing.DEFAULT_BUFFER_SIZE))
+
+
 class PlaintextChannel(Channel):
-    """Frames as they are, read straight into the decoder's buffer."""
+    """Frames as they are, read into `shared`, or else into a buffer of the decoder's own."""
+
+    def __init__(self, decoder: framing.FrameDecoder, shared: memoryview | None = None) -> None:
+        super().__init__(decoder)
+        self._shared = shared
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.decoder.get_buffer(sizehint)
+        return self.decoder.get_buffer(sizehint) if self._shared is None else self._shared
 
     def received(self, n: int) -> list[framing.Frame]:
-        return self.decoder.buffer_updated(n)
+        if self._shared is None:
+            return self.decoder.buffer_updated(n)
+        return self.decoder.feed(self._shared[:n])
 
     def seal(self, parts: list[bytes]) -> bytes:
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -175,9 +175,10 @@ class Connection(asyncio.BufferedProtocol):
         """Queue encoded frames in order, all or none. Raises as `send` does."""
         self._queue.put_many(tuple(frames))
 
-    def flush(self) -> None:
-        """Let what was sent leave now: for who knows that this turn of the loop adds nothing."""
-        self._queue.flush()
+    def send_now(self, frame: bytes) -> None:
+        """As `send`, but the frame leaves at once with all that waits: for who knows that nothing
+        follows in this turn of the loop."""
+        self._queue.put_now(frame)
 
     async def drained(self) -> None:
         """Wait until no more than `write_high` bytes wait to leave.

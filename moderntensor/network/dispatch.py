@@ -29,8 +29,8 @@ class Correspondent(Protocol):
     def send(self, message: Message) -> None:
         """Queue a message that is not a request."""
 
-    def send_frame(self, frame: bytes) -> None:
-        """Queue an encoded frame."""
+    def send_frame(self, frame: bytes, *, now: bool = False) -> None:
+        """Queue an encoded frame; `now`: nothing follows, let it leave."""
 
     def breach(self, error: ProtocolViolationError) -> None:
         """It broke a rule: tell it which, and part."""

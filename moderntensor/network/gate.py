@@ -9,6 +9,7 @@ from ..config import NodeConfig
 from ..errors import ConnectError, HandshakeError
 from ..runtime import Runtime
 from .addresses import is_local
+from .channel import new_read_buffer
 from .handshake import Handshake, check_hello
 from .host import GateHost
 from .limits import CLOSING_CONNECTIONS, PENDING_HANDSHAKES
@@ -32,6 +33,7 @@ class Gate:
         self._node = host
         self.runtime: Runtime = host.runtime
         self.config: NodeConfig = host.config
+        self.read_buffer = new_read_buffer()
         self.refusals = Refusals()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}

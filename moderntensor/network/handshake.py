@@ -15,6 +15,7 @@ from ..errors import (
     PeerDisconnectedError,
 )
 from ..runtime import Runtime
+from .channel import PlaintextChannel
 from .connection import Connection
 from .messages import (
     HELLO_CAPS,
@@ -78,6 +79,8 @@ class HandshakeHost(Protocol):
 
     config: NodeConfig
     runtime: Runtime
+    read_buffer: memoryview
+    """Where all its sockets read to."""
 
     def opened(self, handshake: Handshake) -> None:
         """Frames may flow; called once."""
@@ -118,8 +121,10 @@ class Handshake:
         self.settled = asyncio.Event()  # set by the node once the outcome is final
         self._host = host
         self.done = False
+        decoder = framing.FrameDecoder(HELLO_CAPS, pause_after=MessageType.HELLO)
         self.connection = Connection(
-            framing.FrameDecoder(HELLO_CAPS, pause_after=MessageType.HELLO),
+            decoder,
+            channel=PlaintextChannel(decoder, host.read_buffer),
             on_connected=self._on_connected,
             on_frames=self._on_frames,
             on_error=self._on_error,

@@ -223,9 +223,15 @@ class Peer:
             raise TypeError(f"{type(message).__name__} needs request(), which awaits its reply")
         self.connection.send(MessageCodec.encode(message))
 
-    def send_frame(self, frame: bytes) -> None:
-        """Queue one encoded frame, for a message that goes to many peers. Raises as `send`."""
-        self.connection.send(frame)
+    def send_frame(self, frame: bytes, *, now: bool = False) -> None:
+        """Queue one encoded frame, for a message that goes to many peers. Raises as `send`.
+
+        `now`: nothing follows in this turn of the loop, so it may leave.
+        """
+        if now:
+            self.connection.send_now(frame)
+        else:
+            self.connection.send(frame)
 
     def offer(self, frame: bytes) -> bool:
         """Send a frame of news; False if the peer is leaving, or has so much to read that it
@@ -247,9 +253,8 @@ class Peer:
     def _send_request(self, frame: bytes) -> None:
         # Whoever asks must read, or two nodes that both pause would wait for each other.
         self._inbox.read_on()
-        self.connection.send(frame)
-        if self._requests.in_flight % WRITE_TOGETHER == 1:
-            self.connection.flush()  # the first of a row is on its way while the others follow
+        # The first of a row is on its way while the others follow.
+        self.send_frame(frame, now=self._requests.in_flight % WRITE_TOGETHER == 1)
 
     def disconnect(self, code: DisconnectCode, reason: str = "", *, retry_after: int = 0) -> None:
         """Tell the peer why, and close. `retry_after`: seconds it should stay away. Idempotent."""
@@ -328,7 +333,7 @@ class Peer:
     def _on_ping(self, frame: framing.Frame) -> None:
         ping = PingMessage.decode(frame.payload)
         if self._pings.take(self._runtime.loop_time()):
-            self.send(self._host.make_pong(ping.nonce))
+            self.send_frame(MessageCodec.encode(self._host.make_pong(ping.nonce)), now=True)
 
     def _on_pong(self, frame: framing.Frame) -> None:
         pong = PongMessage.decode(frame.payload)
@@ -382,7 +387,7 @@ class Peer:
         elif now >= self._next_ping:
             nonce = self._runtime.random.getrandbits(64)
             try:
-                self.send(PingMessage(nonce=nonce))
+                self.send_frame(MessageCodec.encode(PingMessage(nonce=nonce)), now=True)
             except PeerBusyError as error:
                 self.disconnect(DisconnectCode.LIMITS, str(error))
             else:

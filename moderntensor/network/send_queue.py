@@ -65,6 +65,7 @@ class SendQueue:
         self._parts_size = 0
         self._parts_room = 0
         self._flush_handle: asyncio.Handle | None = None
+        self._writing = False
         self._full = False
         self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
@@ -92,6 +93,16 @@ class SendQueue:
             size = self._admit(len(frame))
         self._parts.append(frame)
         self._parts_size = size
+
+    def put_now(self, frame: bytes) -> None:
+        """Queue one frame and write it, with all that waits, unless the socket takes no more: for
+        who knows that nothing follows in this turn. Raises as `put` does."""
+        self._writing = True  # no flush needs to be scheduled
+        try:
+            self.put(frame)
+        finally:
+            self._writing = False
+        self.flush()
 
     def put_many(self, frames: Sequence[bytes]) -> None:
         """Queue frames, all or none. Raises as `put` does."""
@@ -133,7 +144,7 @@ class SendQueue:
 
     def schedule(self) -> None:
         """Flush at the end of this turn of the loop."""
-        if self._flush_handle is None:
+        if self._flush_handle is None and not self._writing:
             self._flush_handle = self._loop.call_soon(self.flush)
 
     async def drained(self) -> None:

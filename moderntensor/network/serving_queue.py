@@ -97,11 +97,9 @@ class ServingQueue(Generic[P]):
             while self._queue:
                 request = self._queue.popleft()
                 try:
-                    peer.send_frame(await self._reply_to(request))
-                    unsent += 1
-                    if unsent == WRITE_TOGETHER or not self._queue:
-                        unsent = 0
-                        peer.connection.flush()
+                    reply = await self._reply_to(request)
+                    unsent = (unsent + 1) % WRITE_TOGETHER
+                    peer.send_frame(reply, now=unsent == 0 or not self._queue)
                     await peer.connection.drained()
                 except ProtocolViolationError as error:
                     peer.breach(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from moderntensor.network.messages import (
     GetStateNodesMessage,
     GetTransactionsMessage,
     Message,
+    MessageCodec,
     MessageType,
     NewBlockHashesMessage,
     PeersMessage,
@@ -363,3 +365,36 @@ async def test_a_failure_of_its_own_surfaces_when_it_stops() -> None:
         raw.send(PingMessage(nonce=3))
         await raw.read(PingMessage)
         assert (await raw.read(PongMessage)).nonce == 3
+
+
+async def test_all_connections_of_a_node_read_into_one_buffer() -> None:
+    got: list[tuple[bytes, int]] = []
+
+    async def handler(peer: Peer, message: NewBlockHashesMessage) -> None:
+        got.extend(message.hashes)
+
+    async with quiet_node() as node, AsyncExitStack() as stack:
+        node.register_handler(MessageType.NEW_BLOCK_HASHES, handler)
+        raws = [
+            await stack.enter_async_context(await RawPeer.meet(node, node_id=bytes([i + 1]) * 32))
+            for i in range(3)
+        ]
+        await until(lambda: len(node.peers) == 3)
+        buffers = {id(peer.connection.get_buffer(-1)) for peer in node.peers.values()}
+        assert len(buffers) == 1
+        # Halves of frames that come in between each other stay apart.
+        frames = [
+            MessageCodec.encode(NewBlockHashesMessage(hashes=((bytes([i]) * 32, i),)))
+            for i in range(3)
+        ]
+        for at in range(0, len(frames[0]), 7):
+            for raw, frame in zip(raws, frames, strict=True):
+                before = node.peers[raw.address].connection.bytes_received
+                raw.write(frame[at : at + 7])
+                await until(
+                    lambda raw=raw, before=before: (
+                        node.peers[raw.address].connection.bytes_received > before
+                    )
+                )
+        await until(lambda: len(got) == 3)
+        assert got == [(bytes([i]) * 32, i) for i in range(3)]

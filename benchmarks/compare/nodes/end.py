@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import re
 import time
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 from moderntensor.blockchain.transaction import Transaction
@@ -67,6 +70,16 @@ class End(ABC):
         async with asyncio.timeout(_PATIENCE):
             while self.peer_count < peers:  # noqa: ASYNC110  another process is waited for
                 await asyncio.sleep(0.01)
+
+    async def usage(self) -> dict[str, float]:
+        """The anonymous resident memory of this process in bytes, and the seconds of a core that
+        it has used."""
+        seconds = time.process_time()
+        gc.collect()
+        status = Path("/proc/self/status").read_text(encoding="ascii")  # noqa: ASYNC240
+        kib = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.MULTILINE)
+        assert kib is not None
+        return {"memory": 1024.0 * int(kib[1]), "seconds": seconds}
 
     async def expect(self, count: int, collect: bool = False) -> None:
         """So many messages will come from now on."""

@@ -26,7 +26,7 @@ _TOGETHER = 50  # broadcasts in one turn of the loop
 class OurEnd(End):
     """Nodes without a chain, whose handlers are Python."""
 
-    def __init__(self, max_per_type: int = 8, max_peers: int = 50) -> None:
+    def __init__(self, max_per_type: int = 8, max_peers: int = 50, heartbeat: float = 15.0) -> None:
         super().__init__()
         self._config = NodeConfig(
             listen_host="127.0.0.1",
@@ -35,6 +35,7 @@ class OurEnd(End):
             max_per_type=max_per_type,
             max_peers=max_peers,
             max_inbound=max_peers,
+            ping_interval=heartbeat,
         )
         self._nodes: list[P2PNode] = []
         self._peers: list[Peer] = []  # of all nodes

@@ -10,12 +10,14 @@ import asyncio
 import gc
 import importlib
 import json
+import resource
 import sys
 
 ENDS = {
     "moderntensor": ("ours", "OurEnd"),
     "aiohttp": ("websockets", "AiohttpEnd"),
     "plain": ("plain", "PlainEnd"),
+    "crowd": ("crowd", "Crowd"),
     "raw sockets": ("raw", "RawEnd"),
 }
 
@@ -36,6 +38,8 @@ def main() -> None:
     """Serve commands until standard input ends."""
     module, name = ENDS[sys.argv[1]]
     end = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.collect()
     gc.freeze()  # what the imports left is no part of what is timed
     asyncio.run(_serve(end(**json.loads(sys.argv[2]))))
