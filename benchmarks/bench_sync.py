@@ -5,7 +5,6 @@ What is timed is the life of the syncing process, its start included (some tenth
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +28,7 @@ def transfers(request: pytest.FixtureRequest) -> int:
 def source(transfers: int, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """A directory with the chain in it, and the hash of its head."""
     directory = tmp_path_factory.mktemp("sync")
-    _, head, _ = loopback.build(argparse.Namespace(blocks=BLOCKS, transfers=transfers), directory)
-    return directory, head
+    return directory, loopback.build(directory, BLOCKS, transfers).hash
 
 
 @pytest.fixture(params=["pure", "compiled"])
@@ -60,7 +58,7 @@ def test_sync(
         directory = tmp_path / f"round-{next(rounds)}"
         directory.mkdir()
         (directory / "genesis.json").symlink_to(tmp_path / "genesis.json")
-        return loopback.run_once(directory, ports, BATCH)
+        return loopback.run_once(directory, ports, "--batch", BATCH)[-1]
 
     said = benchmark.pedantic(run, rounds=3)
     assert said["hash"] == source[1].hex()

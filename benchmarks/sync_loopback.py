@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,11 +22,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import sync_profile
+
 from moderntensor import backend
+from moderntensor.blockchain.chain_types import ChainHead
 from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.validation import BlockValidator
@@ -35,6 +39,7 @@ from moderntensor.network.p2p import P2PNode
 from moderntensor.network.sync import SyncManager
 
 MAP_SIZE = 8 << 30
+END_SECONDS = 30.0  # for a process to end by itself
 REPORT_SECONDS = 0.005  # how often a syncing process tells its height
 
 
@@ -55,29 +60,22 @@ def say(**values: Any) -> None:
 # --- the processes -------------------------------------------------------------------------
 
 
-def build(arguments: argparse.Namespace, directory: Path) -> tuple[int, bytes, bytes]:
-    """Make the chain in `directory`; its height, head and state root."""
+def build(directory: Path, blocks: int, transfers: int) -> ChainHead:
+    """Make the chain in `directory`; its head."""
     accounts, validators = demo_keys(64), demo_keys(3, "validator")
     config = demo_config(accounts, validators)
     config.save(directory / "genesis.json")
-    began = time.perf_counter()
     with StateDB(directory / "source", map_size=MAP_SIZE) as state_db:
         chain = BlockValidator(state_db, config).chain
         for _ in build_chain(
             chain,
             validators=validators,
             accounts=accounts,
-            blocks=arguments.blocks,
-            transfers_per_block=arguments.transfers,
+            blocks=blocks,
+            transfers_per_block=transfers,
         ):
             pass
-        head = chain.head
-    print(
-        f"built {arguments.blocks} blocks with {arguments.transfers} transfers each "
-        f"in {time.perf_counter() - began:.1f} s",
-        flush=True,
-    )
-    return head.height, head.hash, head.state_root
+        return chain.head
 
 
 async def serve(directory: Path, genesis: Path) -> None:
@@ -86,34 +84,56 @@ async def serve(directory: Path, genesis: Path) -> None:
         node = P2PNode(config=settings(256))
         node.attach_chain(BlockValidator(state_db, ChainConfig.load(genesis)).chain)
         async with node:
+            before = sync_profile.thread_seconds()
             say(port=node.listen_port)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+            say(threads=sync_profile.thread_seconds(before))
 
 
-async def sync(directory: Path, genesis: Path, ports: Sequence[int], batch: int) -> None:
+def anonymous_memory() -> int:
+    """Bytes of this process that no file stands behind; 0 where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+async def sync(arguments: argparse.Namespace) -> None:
     """Sync from these ports; tell heights on the way and the result at the end."""
-    with StateDB(directory, map_size=MAP_SIZE) as state_db:
-        node = P2PNode(config=settings(batch))
-        manager = SyncManager(node, BlockValidator(state_db, ChainConfig.load(genesis)))
+    config = ChainConfig.load(arguments.genesis)
+    if arguments.trusted:
+        height, block_hash = arguments.trusted
+        config = config.trusting(int(height), bytes.fromhex(block_hash))
+    with StateDB(arguments.sync, map_size=MAP_SIZE) as state_db:
+        node = P2PNode(config=settings(arguments.batch))
+        manager = SyncManager(node, BlockValidator(state_db, config))
         chain = manager.chain
+        loop = asyncio.get_running_loop()
+        probe = sync_profile.Probe() if arguments.profile else None
         say(start=chain.head.height, hash=chain.head.hash.hex())
 
         async def report() -> None:
             told = chain.head.height
             while True:
-                await asyncio.sleep(REPORT_SECONDS)
+                await asyncio.sleep(arguments.report)
                 if chain.head.height != told:
                     told = chain.head.height
-                    say(height=told)
+                    say(height=told, at=loop.time(), memory=anonymous_memory())
 
         async with node, manager:
-            for port in ports:
+            for port in arguments.ports:
                 await node.connect_peer("127.0.0.1", port)
             reporting = asyncio.ensure_future(report())
-            result = await manager.sync()
+            work = manager.sync_headers if arguments.headers else manager.sync
+            result = await work()
             reporting.cancel()
             say(
                 done=result.height,
+                header_height=chain.header_head.height,
+                header_hash=chain.header_head.hash.hex(),
+                memory=anonymous_memory(),
                 blocks=result.blocks,
                 transactions=result.transactions,
                 bytes=result.bytes_received,
@@ -123,19 +143,31 @@ async def sync(directory: Path, genesis: Path, ports: Sequence[int], batch: int)
                 peers=len(node.peers),
                 hash=chain.head.hash.hex(),
                 state_root=chain.head.state_root.hex(),
+                profile=probe and probe.found(),
             )
 
 
 # --- what starts and ends them -------------------------------------------------------------
 
 
-def spawn(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def spawned(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """This program in another role. The end of its stdin ends it; whatever happens here, it is
+    gone afterwards."""
+    with subprocess.Popen(
         [sys.executable, __file__, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
+        process_group=0,  # Ctrl-C is ours to pass on, as the end of stdin
+    ) as process:
+        try:
+            yield process
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(END_SECONDS)
+        finally:
+            process.kill()  # nothing to a process that has ended
 
 
 def lines(stream: IO[str] | None) -> Iterator[dict[str, Any]]:
@@ -145,36 +177,46 @@ def lines(stream: IO[str] | None) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def servers(directory: Path, count: int) -> Iterator[list[int]]:
-    """So many processes that serve copies of the source; their ports."""
-    processes = []
-    try:
+def servers(
+    directory: Path, count: int, ends: list[dict[str, Any]] | None = None
+) -> Iterator[list[int]]:
+    """So many processes that serve copies of the source; their ports. What they say when they
+    end is added to `ends`."""
+    with ExitStack() as stack:
+        processes = []
         for i in range(count):
             copy = directory / f"peer-{i}"
             shutil.copytree(directory / "source", copy)
-            processes.append(spawn("--serve", copy, "--genesis", directory / "genesis.json"))
+            server = spawned("--serve", copy, "--genesis", directory / "genesis.json")
+            processes.append(stack.enter_context(server))
         yield [next(lines(process.stdout))["port"] for process in processes]
-    finally:
-        for process in processes:
-            process.communicate()  # the end of its stdin ends it
+        for process in processes if ends is not None else ():
+            assert process.stdin is not None
+            process.stdin.close()
+            ends += lines(process.stdout)
 
 
-def start_sync(directory: Path, name: str, ports: list[int], batch: int) -> subprocess.Popen[str]:
-    return spawn(
+def syncing(
+    directory: Path, name: str, ports: Sequence[int], *options: object
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """A process that syncs from these ports into `directory / name`."""
+    return spawned(
         *("--sync", directory / name, "--genesis", directory / "genesis.json"),
-        *("--batch", batch, "--ports", *ports),
+        *(*options, "--ports", *ports),
     )
 
 
-def run_once(directory: Path, ports: list[int], batch: int) -> dict[str, Any]:
-    """One whole sync without disturbance; what it said at its end."""
-    with start_sync(directory, "fresh", ports, batch) as process:
-        *_, last = lines(process.stdout)
-        assert process.stdin is not None
-        process.stdin.close()
-    if "done" not in last:
+def run_once(directory: Path, ports: Sequence[int], *options: object) -> list[dict[str, Any]]:
+    """One whole sync without disturbance, into a store that is removed; what it said, the result
+    last."""
+    try:
+        with syncing(directory, "fresh", ports, *options) as process:
+            said = list(lines(process.stdout))
+    finally:
+        shutil.rmtree(directory / "fresh", ignore_errors=True)
+    if not said or "done" not in said[-1]:
         raise SystemExit("the syncing process ended early")
-    return last
+    return said
 
 
 def run_killed(
@@ -183,7 +225,7 @@ def run_killed(
     """A sync that is killed `kills` times, each time some blocks further; what it said last."""
     committed, step, chance = 0, blocks // (kills + 1), random.Random(kills)
     for kill in range(kills + 1):
-        with start_sync(directory, "killed", ports, batch) as process:
+        with syncing(directory, "killed", ports, "--batch", batch) as process:
             said: dict[str, Any] = {}
             target = chance.uniform(0.2, 0.9) * step
             for said in lines(process.stdout):
@@ -219,18 +261,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="blocks per commit")
     for role in ("--serve", "--sync", "--genesis"):
         parser.add_argument(role, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--headers", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--trusted", nargs=2, help=argparse.SUPPRESS)  # height, hash
+    parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--ports", type=int, nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--report", type=float, default=REPORT_SECONDS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return asyncio.run(serve(arguments.serve, arguments.genesis))
     if arguments.sync:
-        work = sync(arguments.sync, arguments.genesis, arguments.ports, arguments.batch)
-        return asyncio.run(work)
+        return asyncio.run(sync(arguments))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        height, head, root = build(arguments, directory)
+        began = time.perf_counter()
+        head = build(directory, arguments.blocks, arguments.transfers)
+        print(
+            f"built {arguments.blocks} blocks with {arguments.transfers} transfers each "
+            f"in {time.perf_counter() - began:.1f} s",
+            flush=True,
+        )
         with servers(directory, arguments.peers) as ports:
-            results = {"one run": run_once(directory, ports, arguments.batch)}
+            *_, last = run_once(directory, ports, "--batch", arguments.batch)
+            results = {"one run": last}
             if arguments.kills:
                 results[f"{arguments.kills} kills"] = run_killed(
                     directory, ports, arguments.batch, arguments.kills, arguments.blocks
@@ -245,7 +297,8 @@ def main() -> None:
             f"{said['transactions'] / seconds:,.0f} transactions/s, "
             f"{said['bytes'] / 1e6:.1f} MB, {said['peers']} peers kept"
         )
-        if (said["done"], said["hash"], said["state_root"]) != (height, head.hex(), root.hex()):
+        found = said["done"], said["hash"], said["state_root"]
+        if found != (head.height, head.hash.hex(), head.state_root.hex()):
             raise SystemExit(f"{title}: the synced chain is another one")
     print("head and state root agree")
     return None

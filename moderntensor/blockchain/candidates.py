@@ -167,15 +167,15 @@ def extend(
         if known is not None:
             for height, _, raw in side.path(txn, known).headers:
                 txn.put(tables.PENDING, tables.height_key(height), raw)
-    height = place.anchor.height
-    for i, block_hash in enumerate(new.hashes()):
-        height += 1
-        key = tables.height_key(height)
-        txn.append(tables.PENDING, key, new.raw(i))
-        txn.put(tables.INDEX, block_hash, key)
-    _note_tip(txn, height, new.hash(len(new) - 1))
-    provisional.extended(txn, config, place.anchor.height + 1, height, trusted_to)
-    return len(new)
+    first, count = place.anchor.height + 1, len(new)
+    last = first + count - 1
+    keys = list(map(tables.height_key, range(first, last + 1)))
+    txn.put_many(tables.PENDING, list(zip(keys, map(new.raw, range(count)), strict=True)))
+    # Hashes lie anywhere in the index: in their order each of its pages is looked for once.
+    txn.put_many(tables.INDEX, sorted(zip(new.hashes(), keys, strict=True)))
+    _note_tip(txn, last, new.hash(-1))
+    provisional.extended(txn, config, first, last, trusted_to)
+    return count
 
 
 def delete_from(txn: WriteTransaction, height: int) -> None:
