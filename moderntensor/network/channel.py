@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..backend import framing
 
-__all__ = ["Channel", "PlaintextChannel", "new_read_buffer"]
+__all__ = ["LARGE", "Channel", "PlaintextChannel", "new_read_buffer"]
+
+# A few pieces that are this large on average cost less to write as they are than to join.
+LARGE = 16 * 1024
+_FEW = 32
 
 
 class Channel(ABC):
@@ -46,8 +50,8 @@ class Channel(ABC):
         """
 
     @abstractmethod
-    def seal(self, parts: list[bytes]) -> bytes:
-        """The socket bytes for the whole frames of one flush, at least one."""
+    def seal(self, parts: list[bytes]) -> Sequence[bytes]:
+        """The socket bytes for some whole frames, at least one, in one piece or more."""
 
 
 def new_read_buffer() -> memoryview:
@@ -74,5 +78,7 @@ class PlaintextChannel(Channel):
             return self.decoder.buffer_updated(n)
         return self.decoder.feed(self._shared[:n])
 
-    def seal(self, parts: list[bytes]) -> bytes:
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+    def seal(self, parts: list[bytes]) -> Sequence[bytes]:
+        if len(parts) <= _FEW and sum(map(len, parts)) >= len(parts) * LARGE:
+            return parts
+        return (b"".join(parts),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -198,7 +198,7 @@ async def test_what_one_turn_sends_leaves_in_one_write() -> None:
 
 async def test_a_peer_that_does_not_read_is_bounded_and_then_served() -> None:
     owner = Owner(write_high=300_000, write_limit=4_000_000)
-    frame = encode(2, bytes(range(256)) * 32)
+    frame = encode(2, bytes(range(256)) * 256)
     async with dialled(owner) as client:
         sent = 0
         with pytest.raises(PeerBusyError):
@@ -243,14 +243,31 @@ async def test_frames_of_all_sizes_leave_in_order() -> None:
 
 async def test_what_is_enough_for_a_write_does_not_wait_for_the_end_of_the_turn() -> None:
     left, right = Owner(), Owner()
-    items = [(2, bytes(60_000))] * 7
+    items = [(2, bytes(8_000))] * 13
     async with pair(left, right):
         left.connection.send_many([encode(*item) for item in items])
-        # Large frames are not joined, and the last one may still get company.
-        assert left.connection.writes == 6
-        assert left.connection.write_buffer_size == 60_005
-        assert await right.until(7) == items
-        assert left.connection.writes == 7
+        assert left.connection.writes == 1
+        assert left.connection.write_buffer_size == 8_005
+        assert await right.until(13) == items
+        assert left.connection.writes == 2
+
+
+@pytest.mark.parametrize("gathered", [True, False])
+async def test_large_frames_that_the_kernel_takes_in_parts(
+    gathered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not gathered:
+        monkeypatch.delattr("os.writev", raising=False)
+    owner = Owner()
+    frames = [encode(2, bytes([n]) * 70_001) for n in range(150)]
+    async with dialled(owner) as client:
+        owner.connection.send_many(frames)
+        await asyncio.sleep(0)
+        assert owner.connection.write_buffer_size > 70_000  # beyond what the kernel takes
+        assert await client.read(150 * 70_006) == b"".join(frames)
+        assert owner.connection.bytes_sent == 150 * 70_006
+        assert owner.connection.write_buffer_size == 0
+        assert owner.connection.writes == 30
 
 
 async def test_the_limit_holds_to_the_byte() -> None:
@@ -345,9 +362,9 @@ class MaskedChannel(Channel):
             data = data[1:]
         return self.decoder.feed(self._masked(data))
 
-    def seal(self, parts: list[bytes]) -> bytes:
+    def seal(self, parts: list[bytes]) -> Sequence[bytes]:
         self.seals += 1
-        return self._masked(b"".join(parts))
+        return [self._masked(b"".join(parts))]
 
     def _masked(self, data: bytes) -> bytes:
         assert self._mask is not None
