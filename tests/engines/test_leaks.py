@@ -3,7 +3,6 @@ half way, after what was begun and then dropped."""
 
 from __future__ import annotations
 
-import ctypes
 import random
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.headers import GAS_LIMIT, GENESIS_HASH, GENESIS_TIME, batch_bytes, chain
-from helpers.leaks import _MALLINFO, leaves_nothing
+from helpers.leaks import COUNTS_C, LIBC, leaves_nothing
 from helpers.schemas import One, Two, fill
 from helpers.state_reference import account, pack
 
@@ -44,12 +43,9 @@ def test_a_leak_of_each_kind_is_found() -> None:
     if sys.getallocatedblocks():
         with pytest.raises(AssertionError, match="blocks"):
             leaves_nothing(lambda: kept.append(object()))
-    if _MALLINFO is not None:
-        libc = ctypes.CDLL(None)
-        libc.malloc.restype = ctypes.c_void_p
-        libc.malloc.argtypes = [ctypes.c_size_t]
+    if COUNTS_C:
         with pytest.raises(AssertionError, match="times 16 bytes of C"):
-            leaves_nothing(lambda: libc.malloc(24))
+            leaves_nothing(lambda: LIBC.malloc(24))
     leaves_nothing(lambda: [object(), bytes(5000)], thing)
 
 
