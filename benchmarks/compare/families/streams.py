@@ -19,6 +19,14 @@ _DIFFERS = {
     TLS: "encrypted",
     RAW: "no messages: bytes alone, from 1 MiB that is sent again and again into one buffer",
 }
+_BOUND = (
+    "the kernel's work bounds both ends: on two cores of an AMD EPYC in a virtual machine bare"
+    " sockets take 10 µs of processor at the sender and 15 to 28 µs at the receiver for 64 KiB,"
+    " picows 20 and 17, ours 26 to 31 and 23. picows leaves the payload where it is and lets the"
+    " kernel copy it; a frame of ours is one bytes object, so it is copied once more. Joining"
+    " less or more at a time, other read sizes and a lower watermark of the receiver changed"
+    " nothing beyond the noise."
+)
 _NOTE = (
     "{burst} messages are ready at a time, {distinct} different ones in turns; the sender frames"
     " each and then waits if it is told to. WebSockets are unmasked and uncompressed."
@@ -34,7 +42,11 @@ def cases(scale: Scale) -> Iterator[Case]:
             (1024, "1 KiB", 4.0, 8.0),
             (65536, "64 KiB", 1.5, 1.8),
         ):
-            marks = [Mark(over_websockets, WEBSOCKETS), Mark(over_plain, (PLAIN,))]
+            bound = _BOUND if size == 65536 else ""
+            marks = [
+                Mark(over_websockets, WEBSOCKETS, bound=bound),
+                Mark(over_plain, (PLAIN,), bound=bound),
+            ]
             if size == 65536:
                 marks.append(Mark(0.6, (RAW,), percent=True))
             yield Case(
