@@ -205,7 +205,7 @@ cdef class StateTree:
         cdef Branch branch
         cdef Bucket bucket
         cdef size_t at = 0
-        cdef uint64_t left
+        cdef uint64_t left = 0
         cdef list rows
         if not count:
             return new_bucket(0)
