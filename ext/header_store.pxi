@@ -5,6 +5,7 @@ cdef extern from *:
     /* A hash is published by its flag: whoever sees the flag sees the bytes, also from a thread
      * that checks the same headers at the same time and writes the same values. */
     #if defined(__GNUC__) || defined(__clang__)
+    #define mt_prefetch(at) __builtin_prefetch(at)
     static inline int mt_is_known(const uint8_t *flag)
     {
         return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
@@ -15,6 +16,7 @@ cdef extern from *:
     }
     #else
     #include <windows.h>
+    #define mt_prefetch(at) ((void)(at)) /* a hint, no more */
     static inline int mt_is_known(const uint8_t *flag)
     {
         int known = *(const volatile uint8_t *)flag;
@@ -28,6 +30,7 @@ cdef extern from *:
     }
     #endif
     """
+    void mt_prefetch(const uint8_t *at) noexcept nogil
     bint mt_is_known(const uint8_t *flag) noexcept nogil
     void mt_set_known(uint8_t *flag) noexcept nogil
 
@@ -100,11 +103,15 @@ cdef class _Headers:
         return 0
 
     cdef void read(self, size_t most) noexcept nogil:
-        # Finds up to `most` headers, fewer if one is malformed. The place of the next one stays
-        # in a register: each waits for the size of the one before.
+        # Finds up to `most` headers, fewer if one is malformed. Where one starts depends on the
+        # size of the one before, so without asking ahead each would wait for memory by itself.
         cdef size_t count = 0
         cdef size_t at = self.offsets[0]
+        cdef size_t ahead = at
         while count < most:
+            while ahead < at + PREFETCH and ahead < self.size:
+                mt_prefetch(self.base + ahead)
+                ahead += 64
             at = header_end(self.base, self.size, at)
             if at == 0:
                 break

@@ -50,6 +50,7 @@ cdef enum:
     MAX_ENCODED = 65535  # what the count of a list16 can say
     VERSION = 1
     BLOCKS = 5  # SHA-256 blocks of a header, whatever its size
+    PREFETCH = 2048  # bytes asked for ahead of the header being read
     CHUNK = 16  # headers hashed at a time, ahead of the rules
 
 cdef uint64_t U64_TOP = 0xFFFFFFFFFFFFFFFF

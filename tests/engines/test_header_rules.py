@@ -159,6 +159,29 @@ def test_slots_may_be_left_out(headers: ModuleType) -> None:
     batch_of(headers, items).check(genesis(headers), rules_of(headers), NOW)
 
 
+def test_slots_next_to_each_other_and_far_apart(headers: ModuleType) -> None:
+    """Whose turn it is comes out the same whether slots are counted or worked out."""
+    slot, items = 0, []
+    for n, header in enumerate(chain(60)):
+        slot += (1, 1, 1, 2, 1, 7, 8, 1, 1, 30)[n % 10]
+        timestamp = GENESIS_TIME + slot * BLOCK_TIME + (0, BLOCK_TIME - 1, 5)[n % 3]
+        validator = VALIDATORS[slot % len(VALIDATORS)]
+        items.append(replace(header, timestamp=timestamp, validator=validator))
+    items = relink(items)
+    now = items[-1].timestamp
+    rules = rules_of(headers)
+    batch = batch_of(headers, items)
+    batch.check(genesis(headers), rules, now)
+    for at in range(1, 60):
+        before = items[at - 1]
+        batch[at:].check(headers.Anchor(before.hash, at, before.timestamp), rules, now)
+        wrong = replace(
+            items[at], validator=VALIDATORS[(VALIDATORS.index(items[at].validator) + 1) % 7]
+        )
+        found = broken(headers, [*items[:at], wrong], now=now)
+        assert found == (at, at + 1, "validator")
+
+
 def test_the_anchor_counts_as_a_parent(headers: ModuleType) -> None:
     items = chain(2, validators=VALIDATORS)
     other = headers.Anchor(GENESIS_HASH, 0, items[0].timestamp)

@@ -46,6 +46,15 @@ HASHLIB = "hashlib, hashes alone"
 PLAIN = "plain"
 OWN_CHAIN = "JSON, hashes in hexadecimal over the JSON of each header: a chain of its own"
 
+# Measured on a Zen 3 by leaving parts out, undisturbed: 121 ns a header.
+BOUND = (
+    "two headers at once took the bare compression from 204 to 104 ns a header, beside which the "
+    "rest weighs twice as much as before: 4 ns padding, 5 ns finding the headers, 8 ns rules, "
+    "which makes 86 % where nothing else runs. Where neighbours use the shared cache, ours loses "
+    "more, for it reads the headers twice, once to find them, and stores their hashes. Against "
+    "the compression of one stream it stands above 100 %"
+)
+
 RLP_LIST = CountableList(RlpHeader)
 
 
@@ -157,7 +166,7 @@ def _hot(scale: Scale) -> Case:
             contender("rlp", _decode_rlp, rlp_payload,
                       differs="decodes the headers and hashes each with hashlib; checks no rule"),
         ),
-        (Mark(0.85, (BARE,), percent=True), *_sha_mark()),
+        (Mark(0.85, (BARE,), percent=True, bound=BOUND), *_sha_mark()),
         check=partial(_same_results, reply, payload, rlp_payload),
     )  # fmt: skip
 
