@@ -30,7 +30,7 @@ class Gathering:
         self._before = self.node.ask("usage")["memory"]
         self.others.ask("connect", port=port, count=peers)
         self.node.ask("ready", peers=peers)
-        time.sleep(1)  # until the first pings are answered
+        time.sleep(0.5)  # until the first pings are answered
 
     def memory(self) -> float:
         """Bytes for each peer."""
@@ -52,7 +52,7 @@ def cases(scale: Scale) -> Iterator[Case]:
 
 
 def _memory(scale: Scale) -> Case:
-    peers = scale.pick(_PEERS, 200)
+    peers = scale.pick(_PEERS, 100)
 
     def sample(end: str, *, busy: bool = False) -> Callable[[], float]:
         def run() -> float:
