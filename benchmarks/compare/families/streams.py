@@ -20,12 +20,12 @@ _DIFFERS = {
     RAW: "no messages: bytes alone, from 1 MiB that is sent again and again into one buffer",
 }
 _BOUND = (
-    "the kernel's work bounds both ends: on two cores of an AMD EPYC in a virtual machine bare"
-    " sockets take 10 µs of processor at the sender and 15 to 28 µs at the receiver for 64 KiB,"
-    " picows 20 and 17, ours 26 to 31 and 23. picows leaves the payload where it is and lets the"
-    " kernel copy it; a frame of ours is one bytes object, so it is copied once more. Joining"
-    " less or more at a time, other read sizes and a lower watermark of the receiver changed"
-    " nothing beyond the noise."
+    "most of it is the kernel's work. On two cores of an AMD EPYC in a virtual machine 64 KiB cost"
+    " bare sockets 10 µs of processor at the sender and 22 to 28 µs at the receiver, picows 20 to 24"
+    " and 17 to 22, ours 31 to 35 and 23 to 26, so the sender bounds it. picows hands the payload"
+    " to the kernel where it is; a frame of ours is one bytes object, copied once before, and one"
+    " or two page faults of about 3 µs come with it, where malloc gave freed frames back. 1.5"
+    " times picows would be little more than bare sockets take."
 )
 _NOTE = (
     "{burst} messages are ready at a time, {distinct} different ones in turns; the sender frames"
