@@ -21,7 +21,7 @@ _DIFFERS = {
 }
 _BOUND = (
     "most of it is the kernel's work. On two cores of an AMD EPYC in a virtual machine 64 KiB cost"
-    " bare sockets 10 µs of processor at the sender and 22 to 28 µs at the receiver, picows 20 to 24"
+    " bare sockets 10 µs of CPU at the sender and 22 to 28 µs at the receiver, picows 20 to 24"
     " and 17 to 22, ours 31 to 35 and 23 to 26, so the sender bounds it. picows hands the payload"
     " to the kernel where it is; a frame of ours is one bytes object, copied once before, and one"
     " or two page faults of about 3 µs come with it, where malloc gave freed frames back. 1.5"
