@@ -342,6 +342,7 @@ def test_signatures(engine: Any) -> None:
     good = b"".join(key.public_key + message + key.sign(message) for key in keys)
     wrong = good[:-1] + bytes([good[-1] ^ 1])
     no_key = b"\xff" * 32 + good[32:]
+    many = good * 32  # enough to be checked together
     v, r, s = keys[0].sign_recoverable(message)
     signed = message + bytes([v]) + r + s
     nobody = message + bytes([v]) + bytes(64)
@@ -349,10 +350,12 @@ def test_signatures(engine: Any) -> None:
     def work() -> None:
         assert signatures.verify_many(CURVE, good) is None
         assert signatures.verify_many(CURVE, wrong) == 1
+        assert signatures.verify_many(CURVE, many) is None
+        assert signatures.verify_many(CURVE, many + wrong) == 65
         assert signatures.verify_many(CURVE, no_key) == 0
         assert signatures.recover_many(CURVE, nobody + signed)[0] is None
         refused(signatures.verify_many, CURVE, good[:-1])
         refused(signatures.recover_many, CURVE, signed[:-1])
         refused(signatures.verify_many, CURVE, None)
 
-    leaves_nothing(work, good, wrong, no_key, signed, CURVE, None, times=20)
+    leaves_nothing(work, good, wrong, no_key, many, signed, CURVE, None, times=20)
