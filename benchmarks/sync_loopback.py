@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
 import shutil
@@ -127,7 +128,7 @@ async def sync(arguments: argparse.Namespace) -> None:
                 await node.connect_peer("127.0.0.1", port)
             reporting = asyncio.ensure_future(report())
             work = manager.sync_headers if arguments.headers else manager.sync
-            result = await work()
+            result = await work(arguments.target)
             reporting.cancel()
             say(
                 done=result.height,
@@ -206,10 +207,15 @@ def syncing(
     )
 
 
-def run_once(directory: Path, ports: Sequence[int], *options: object) -> list[dict[str, Any]]:
-    """One whole sync without disturbance, into a store that is removed; what it said, the result
-    last."""
+def run_once(
+    directory: Path, ports: Sequence[int], *options: object, start: str | None = None
+) -> list[dict[str, Any]]:
+    """One whole sync without disturbance, into a store that is removed, and begins as a copy of
+    `start` if that is given; what it said, the result last."""
     try:
+        if start is not None:
+            shutil.copytree(directory / start, directory / "fresh")
+            os.sync()  # else the first commit would have to write the copy to the disk
         with syncing(directory, "fresh", ports, *options) as process:
             said = list(lines(process.stdout))
     finally:
@@ -263,6 +269,7 @@ def main() -> None:
         parser.add_argument(role, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--headers", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--trusted", nargs=2, help=argparse.SUPPRESS)  # height, hash
+    parser.add_argument("--target", type=int, help=argparse.SUPPRESS)  # height to stop at
     parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--ports", type=int, nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--report", type=float, default=REPORT_SECONDS, help=argparse.SUPPRESS)

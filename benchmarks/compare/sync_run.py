@@ -27,19 +27,26 @@ class Source:
     head: ChainHead
     ports: Sequence[int]
 
-    def sync(self, *options: object) -> list[dict[str, Any]]:
-        """One process syncs all of it; what it said on the way, the result last.
-
-        AssertionError unless it came to the same chain."""
-        said = loopback.run_once(self.directory, self.ports, "--report", 60, *options)
+    def sync(self, *options: object, start: str | None = None) -> list[dict[str, Any]]:
+        """One process syncs all of it, or the rest of `start`; what it said on the way, the
+        result last. AssertionError unless it came to the same chain."""
+        options = ("--report", 60, *options)
+        said = loopback.run_once(self.directory, self.ports, *options, start=start)
         last = said[-1]
         assert last["peers"] == len(self.ports), "a peer was dropped"
         if "--headers" in options:
             assert last["header_hash"] == self.head.hash.hex()
-        else:
+        elif "--target" not in options:
             assert last["hash"] == self.head.hash.hex()
             assert last["state_root"] == self.head.state_root.hex()
         return said
+
+    def sync_to(self, height: int, name: str) -> None:
+        """Sync as far as `height` into a store that stays."""
+        options = ("--report", 60, "--target", height)
+        with loopback.syncing(self.directory, name, self.ports, *options) as process:
+            *_, last = loopback.lines(process.stdout)
+        assert last["done"] == height
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from moderntensor.network.messages import (
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.peer import Peer
 from moderntensor.network.sync import header_checks
+from moderntensor.network.sync import headers as header_stage
 from moderntensor.network.sync.headers import HeaderStage
 from moderntensor.node import FullNode
 
@@ -252,6 +253,7 @@ async def test_what_was_provisional_when_it_stopped_still_is(
     async with serving(source) as server:
         with monkeypatch.context() as patch:
             patch.setattr(HeaderStage, "_store", store)
+            patch.setattr(header_stage, "HEADERS_PER_COMMIT", 64)
             async with syncing(validator, settings=FEW) as sync:
                 await connect(sync, server)
                 with pytest.raises(MemoryError):

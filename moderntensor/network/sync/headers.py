@@ -37,7 +37,10 @@ SKELETON_HEADERS: Final = 256  # pins asked for at once: 49,152 headers ahead, 7
 SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB,
 SEGMENTS_BYTES: Final = 8 * 1024 * 1024  # or long ones under a checkpoint, up to about this
 KNOWN_BATCHES: Final = 16  # looked through for the first new header after a sparse locator's fork
-HEADERS_PER_COMMIT: Final = 8192  # a commit costs one disk sync, however many headers it holds
+# A commit costs one disk sync, however many headers it holds, and each of them a page of the index
+# by hash, unless others of the commit lie there too.
+HEADERS_PER_COMMIT: Final = 8192
+COMMIT_SECONDS: Final = 0.2  # bodies of what is checked can be asked for that much later
 
 
 class Refork(Exception):  # noqa: N818  (an outcome, no error)
@@ -341,16 +344,27 @@ class HeaderStage:
         window.close()
 
     async def _join(self, window: Window[SegmentJob]) -> None:
-        """Store what is ready, as much in one commit as there is."""
+        """Store what is ready, as much in one commit as comes within a moment."""
         while (job := await window.take()) is not None:
             batches: list[HeaderBatch] = []
             suppliers: list[Source] = []
             size = 0
+            due = self._pool.now() + COMMIT_SECONDS
             while job is not None and job.batch is not None and job.supplier is not None:
                 batches.append(job.batch)
                 suppliers.append(job.supplier)
                 size += len(job.batch)
-                job = window.take_ready() if size < HEADERS_PER_COMMIT else None
+                job = None
+                if size < HEADERS_PER_COMMIT:
+                    try:
+                        async with asyncio.timeout_at(due):
+                            job = await window.take()
+                    except TimeoutError:
+                        pass
+                    except asyncio.CancelledError:
+                        # A later range failed. What came before it is good all the same.
+                        await self._store(batches, *suppliers)
+                        raise
             await self._store(batches, *suppliers)
 
     async def _store(self, batches: list[HeaderBatch], *suppliers: Source) -> int:
