@@ -229,7 +229,7 @@ def follow(
             )
             if last <= head.height:
                 txn.delete(tables.META, tables.META_CANDIDATE)
-                provisional.shortened(txn)
+            provisional.shortened(txn)
             return
     if last <= head.height:
         delete_from(txn, 0)
@@ -244,6 +244,7 @@ def follow(
             break
         txn.delete(tables.PENDING, key)
         first += 1
+    provisional.shortened(txn)
     try:
         check_finality(txn, config, head, first - 1)
     except FinalityError:

@@ -202,15 +202,16 @@ class Blockchain(ChainReader):
                 known.place == tables.CANONICAL or side.holds(txn, height, block_hash)
             ):
                 return ImportResult.KNOWN
-            place = self._attach(txn, batch, None)
+            self._attach(txn, batch, None)
             path = side.path_to(txn, batch.previous_hash(0))
             candidates.check_finality(txn, self.config, self._head, path.fork)
-            proven = evidence.look(txn, self.config, batch, place.skip, self._header_head.height)
+            checked = known is not None and not provisional.holds(txn, known)
+            proven = evidence.look(txn, self.config, batch, checked, self._header_head.height)
             below = [
                 txn.get(tables.BODIES, tables.block_key(at, below_hash)) or EMPTY_BODY
                 for at, below_hash, _ in path.headers
             ]
-        if not place.skip and verify_header_signatures(batch) is not None:
+        if not checked and verify_header_signatures(batch) is not None:
             raise HeaderChainError(0, height, "signature")
         evidence.keep(self.store, proven)
         body = body_of_block(block)

@@ -12,13 +12,19 @@ from __future__ import annotations
 from ..storage import ReadTransaction, WriteTransaction
 from . import tables
 from .genesis import ChainConfig
-from .lookup import pending_span
+from .lookup import KnownHeader, pending_span
 
 
 def first_height(txn: ReadTransaction) -> int | None:
     """From where on pending headers are provisional; None if they are not."""
     stored = txn.get(tables.META, tables.META_PROVISIONAL)
     return None if stored is None else tables.parse_height(stored)
+
+
+def holds(txn: ReadTransaction, header: KnownHeader) -> bool:
+    """Whether a known header is one of them."""
+    first = first_height(txn)
+    return first is not None and header.place == tables.PENDING and header.height >= first
 
 
 def checked_span(txn: ReadTransaction) -> tuple[int, int] | None:
@@ -54,10 +60,11 @@ def confirmed(txn: WriteTransaction, height: int) -> None:
 
 
 def shortened(txn: WriteTransaction) -> None:
-    """The candidate lost headers at its end, or all."""
-    first, span = first_height(txn), pending_span(txn)
+    """The candidate lost headers at either end, or all."""
+    first = first_height(txn)
     if first is not None:
-        _note(txn, first, span[1] if span else 0)
+        start, tip = pending_span(txn) or (0, 0)
+        _note(txn, max(first, start), tip)
 
 
 def _note(txn: WriteTransaction, first: int, tip: int) -> None:

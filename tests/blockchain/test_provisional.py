@@ -12,7 +12,13 @@ from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.blockchain.lookup import HeaderBatch
 from moderntensor.blockchain.state import StateDB
-from moderntensor.errors import ConfigError, FinalityError, HeaderChainError, StaleBodiesError
+from moderntensor.errors import (
+    ConfigError,
+    FinalityError,
+    HeaderChainError,
+    StaleBodiesError,
+    UnknownParentError,
+)
 from moderntensor.storage import Store
 
 MAKER = ChainMaker(VALIDATORS)
@@ -166,6 +172,52 @@ def test_blocks_that_came_another_way_are_not_provisional(chain: Blockchain) -> 
         chain.import_block(block)
     assert chain.head.height == 4
     assert chain.provisional_height() is None
+
+
+def test_a_block_of_theirs_is_held_to_its_signature(chain: Blockchain) -> None:
+    """A header that is known without a look at its signature is not known to be signed."""
+    false = forged(MAKER.genesis, 6)
+    chain.add_headers(false, trusted_to=POINT)
+    for _ in range(2):
+        with pytest.raises(HeaderChainError, match="signature"):
+            chain.import_block(Block(header=BlockHeader.decode(false.raw(0))))
+    assert chain.head.height == 0
+    chain.import_block(BLOCKS[0])
+    assert chain.head.hash == BLOCKS[0].hash
+
+
+def test_a_forged_block_of_theirs_is_not_kept_beside_the_chain(chain: Blockchain) -> None:
+    for block in BLOCKS[:2]:
+        chain.import_block(block)
+    false = forged(MAKER.genesis, 6)
+    chain.add_headers(false, trusted_to=POINT)
+    for i in range(3):
+        with pytest.raises((HeaderChainError, UnknownParentError)):
+            chain.import_block(Block(header=BlockHeader.decode(false.raw(i))))
+    assert chain.head.hash == BLOCKS[1].hash
+
+
+def test_they_begin_after_the_blocks_that_came_another_way(chain: Blockchain) -> None:
+    chain.add_headers(GOOD[:6], trusted_to=POINT)
+    for block in BLOCKS[:3]:
+        chain.import_block(block)
+    assert chain.provisional_height() == 4
+    assert chain.provisional_headers(2).hashes() == GOOD[3:5].hashes()
+    chain.confirm_headers(GOOD[3:5])
+    assert chain.pending_span() == (4, 5)
+
+
+def test_they_begin_after_the_fork_that_came_another_way(chain: Blockchain) -> None:
+    """The chain goes over to the course that they are on."""
+    for block in MAKER.run(MAKER.genesis, 3, gap=2):
+        chain.import_block(block)
+    chain.add_headers(GOOD[:6], trusted_to=POINT)
+    for block in BLOCKS[:4]:
+        chain.import_block(block)
+    assert chain.head.hash == BLOCKS[3].hash
+    assert chain.provisional_height() == 5
+    chain.confirm_headers(GOOD[4:6])
+    assert chain.pending_span() == (5, 6)
 
 
 def test_they_convict_no_validator() -> None:
