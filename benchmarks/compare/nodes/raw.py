@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+from ..streams.work import unpaced
 from .end import End
 
 _ASKED, _ANSWERED = bytes(11), bytes(72)  # whole frames of GET_PEERS and PEERS with one record
@@ -21,6 +22,7 @@ class RawEnd(End):
         self._socket = socket.socket()
 
     async def listen(self) -> int:
+        unpaced(self._listener)
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen()
         threading.Thread(target=self._answer, daemon=True).start()
@@ -28,6 +30,7 @@ class RawEnd(End):
         return port
 
     async def connect(self, port: int, count: int = 1) -> None:
+        unpaced(self._socket)
         self._socket.connect(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -13,6 +13,8 @@ import json
 import resource
 import sys
 
+from .loop import UnpacedLoop
+
 ENDS = {
     "moderntensor": ("ours", "OurEnd"),
     "aiohttp": ("websockets", "AiohttpEnd"),
@@ -42,7 +44,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.collect()
     gc.freeze()  # what the imports left is no part of what is timed
-    asyncio.run(_serve(end(**json.loads(sys.argv[2]))))
+    with asyncio.Runner(loop_factory=UnpacedLoop) as runner:
+        runner.run(_serve(end(**json.loads(sys.argv[2]))))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ _NEWS, _REQUEST, _REPLY, _TRANSACTION = range(4)
 _HASH = Struct("!B32sQ23x")  # 64 bytes
 _ASK = Struct("!BIH")  # request_id, max_peers
 _ANSWER = Struct("!BIBHH32s16sHQ")  # request_id, status, retry_ms, count, one record
+_PATIENCE = 15.0  # seconds for a reply, as NodeConfig.request_timeout gives
 
 
 class AiohttpEnd(End):
@@ -88,7 +89,8 @@ class AiohttpEnd(End):
         future = self._futures[request_id] = asyncio.get_running_loop().create_future()
         try:
             await socket.send_bytes(_ASK.pack(_REQUEST, request_id, 8))
-            return await future
+            async with asyncio.timeout(_PATIENCE):
+                return await future
         finally:
             del self._futures[request_id]
 
