@@ -212,6 +212,8 @@ cdef class StateTree:
         cut_key(prefix, key, depth)
         start = hash_bytes(prefix)
         if count > LIMIT:
+            if depth == KEY_BITS:
+                raise StorageError(f"the state tree counts {count} accounts of one key")
             node = self._read_node(node_name(prefix, depth))
             if node is None:
                 raise StorageError(f"the state tree lacks its node {start.hex()}/{depth}")

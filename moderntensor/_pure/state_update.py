@@ -140,6 +140,8 @@ class StateTree:
             return _Bucket([])
         prefix = _prefix(depth, key)
         if count > NODE_LIMIT:
+            if depth == _KEY_BITS:
+                raise StorageError(f"the state tree counts {count} accounts of one key")
             raw = self._read_node(bytes((depth,)) + prefix)
             if raw is None:
                 raise StorageError(f"the state tree lacks its node {prefix.hex()}/{depth}")

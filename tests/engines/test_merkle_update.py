@@ -159,6 +159,23 @@ def test_a_store_that_contradicts_itself_is_an_error(fault: str) -> None:
     assert fault.split(" (", maxsplit=1)[0] in outcomes[0][1]
 
 
+def test_nodes_lead_no_further_than_a_key_is_long() -> None:
+    address = bytes(20)
+    key = sha256(address).digest()
+
+    def node(name: bytes) -> bytes:
+        at = name[0]
+        halves = [bytes(40), b"\1" * 32 + (20).to_bytes(8, "big")]
+        return b"".join(halves if key[at // 8] >> 7 - at % 8 & 1 else halves[::-1])
+
+    outcomes = [
+        outcome(engine.StateTree(20, node, fail).apply, {address: None})
+        for engine in (pure, compiled)
+    ]
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == ("StorageError", "the state tree counts 20 accounts of one key")
+
+
 def fail(*_: Any) -> Any:
     raise OSError("the disk is gone")
 
