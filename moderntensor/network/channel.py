@@ -9,9 +9,12 @@ from ..backend import framing
 
 __all__ = ["LARGE", "Channel", "PlaintextChannel", "new_read_buffer"]
 
-# A few pieces that are this large on average cost less to write as they are than to join.
+# A payload of so many bytes is not copied into a frame.
 LARGE = 16 * 1024
-_FEW = 32
+# A few pieces that are this large on average, headers among them, cost less to write as they are
+# than to join.
+_PIECE = 4 * 1024
+_FEW = 64
 
 
 class Channel(ABC):
@@ -51,7 +54,10 @@ class Channel(ABC):
 
     @abstractmethod
     def seal(self, parts: list[bytes]) -> Sequence[bytes]:
-        """The socket bytes for some whole frames, at least one, in one piece or more."""
+        """The socket bytes for some whole frames, at least one, in one piece or more.
+
+        In `parts` a large frame may be two, its header and its payload.
+        """
 
 
 def new_read_buffer() -> memoryview:
@@ -79,6 +85,6 @@ class PlaintextChannel(Channel):
         return self.decoder.feed(self._shared[:n])
 
     def seal(self, parts: list[bytes]) -> Sequence[bytes]:
-        if len(parts) <= _FEW and sum(map(len, parts)) >= len(parts) * LARGE:
+        if len(parts) <= _FEW and sum(map(len, parts)) >= len(parts) * _PIECE:
             return parts
         return (b"".join(parts),)

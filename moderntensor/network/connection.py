@@ -175,6 +175,12 @@ class Connection(asyncio.BufferedProtocol):
         """Queue encoded frames in order, all or none. Raises as `send` does."""
         self._queue.put_many(tuple(frames))
 
+    def send_payload(self, type: int, payload: bytes) -> None:
+        """Queue the frame of `payload`. From 16 KiB on the payload goes to the kernel from where it
+        is, without a copy, so that this is the way to send large ones. Raises as `send` does, and
+        `EncodeError` as `framing.encode_frame` does."""
+        self._queue.put_payload(type, payload)
+
     def send_now(self, frame: bytes) -> None:
         """As `send`, but the frame leaves at once with all that waits: for who knows that nothing
         follows in this turn of the loop."""

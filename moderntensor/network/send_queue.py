@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
+from asyncio.trsock import TransportSocket
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ..backend import framing
 from ..errors import PeerBusyError, PeerDisconnectedError
 from .channel import LARGE, Channel
 
@@ -23,25 +26,11 @@ WRITE_SIZE = 96 * 1024
 # Large frames are gathered to more: they are not joined, and cost less the fewer segments of TCP
 # they end within.
 _GATHER_SIZE = 4 * WRITE_SIZE
+_GATHER_PIECES = 1024  # IOV_MAX of Linux, macOS and the BSDs
 # A peer that takes nothing at all for so long does not read; as long as a frame may need.
 WRITE_STALL = 30.0
 
-
-def _gather(transport: asyncio.Transport, buffers: Sequence[bytes]) -> int:
-    """How many bytes of `buffers` the kernel took at once: the transport would join them first
-    (asyncio until Python 3.12), so they go past it. 0 where that is not possible; what is wrong
-    with the socket the transport finds out when it is given the rest."""
-    if (
-        not hasattr(os, "writev")
-        or (sock := transport.get_extra_info("socket")) is None
-        or transport.get_extra_info("sslcontext") is not None
-        or transport.get_write_buffer_size()
-    ):
-        return 0
-    try:
-        return os.writev(sock.fileno(), buffers)
-    except OSError:
-        return 0
+_HEADER = struct.Struct(">IB")
 
 
 def _nothing() -> None:
@@ -53,6 +42,10 @@ class SendQueue:
 
     While the socket takes no more they wait here and are coalesced further. A peer that takes
     no byte for `stall` seconds meanwhile is reported once by `on_stalled()`.
+
+    A frame is in `_parts`, then in one of `_groups`, then its bytes are in `_sealed`, and at last
+    in the kernel; of what the kernel refuses, the transport has the little that makes it tell us
+    when there is room.
     """
 
     def __init__(
@@ -77,16 +70,21 @@ class SendQueue:
 
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        # The frames of one write each, and their bytes; then those of the last write, which may
-        # grow to `_parts_room` bytes before `put` has to look at anything else. No room is left
-        # by a write, so that the first frame after it sees to the next one.
-        self._groups: deque[tuple[list[bytes], int]] = deque()
-        self._groups_size = 0
+        # The transport's socket, where it is given bytes as they are.
+        self._socket: TransportSocket | None = None
+        # The last write, and how many of its parts are headers alone. It may grow to `_room` bytes
+        # before anything else has to be looked at; 0 makes the next frame look.
         self._parts: list[bytes] = []
         self._parts_size = 0
-        self._parts_room = 0
+        self._headers = 0
+        self._room = 0
+        # The writes before it: parts, bytes, frames.
+        self._groups: deque[tuple[list[bytes], int, int]] = deque()
+        self._groups_size = 0
+        # What the socket did not take of the first write of all.
+        self._sealed: list[bytes | memoryview] = []
+        self._sealed_size = 0
         self._flush_handle: asyncio.Handle | None = None
-        self._writing = False
         self._full = False
         self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
@@ -96,7 +94,7 @@ class SendQueue:
     @property
     def size(self) -> int:
         """Bytes that wait, here and in the socket's buffer."""
-        size = self._groups_size + self._parts_size
+        size = self._sealed_size + self._groups_size + self._parts_size
         if self._transport is not None:
             size += self._transport.get_write_buffer_size()
         return size
@@ -106,35 +104,58 @@ class SendQueue:
         self._transport = transport
         # What the kernel does not take waits here, where it is coalesced and not copied.
         transport.set_write_buffer_limits(high=0)
+        if hasattr(os, "writev") and transport.get_extra_info("sslcontext") is None:
+            self._socket = transport.get_extra_info("socket")
+
+    # --- in --------------------------------------------------------------------------------
 
     def put(self, frame: bytes) -> None:
         """Queue one frame. Raises `PeerDisconnectedError`, `PeerBusyError`."""
         size = self._parts_size + len(frame)
-        if size > self._parts_room:
-            size = self._admit(len(frame))
+        if size > self._room:
+            self._check(len(frame))
+            size = self._make_room(len(frame))
+            self.schedule()
         self._parts.append(frame)
         self._parts_size = size
 
     def put_now(self, frame: bytes) -> None:
         """Queue one frame and write it, with all that waits, unless the socket takes no more: for
         who knows that nothing follows in this turn. Raises as `put` does."""
-        self._writing = True  # no flush needs to be scheduled
-        try:
-            self.put(frame)
-        finally:
-            self._writing = False
+        self._check(len(frame))
+        self._parts_size = self._make_room(len(frame))
+        self._parts.append(frame)
         self.flush()
 
     def put_many(self, frames: Sequence[bytes]) -> None:
         """Queue frames, all or none. Raises as `put` does."""
-        size = sum(map(len, frames))
-        if self._parts_size + size > self._parts_room:
-            self._check(size)
-            for frame in frames:
-                self.put(frame)
-        else:
+        size = self._parts_size + sum(map(len, frames))
+        if size <= self._room:
             self._parts += frames
-            self._parts_size += size
+            self._parts_size = size
+            return
+        self._check(size - self._parts_size)
+        for frame in frames:
+            size = self._parts_size + len(frame)
+            if size > self._room:
+                size = self._make_room(len(frame))
+            self._parts.append(frame)
+            self._parts_size = size
+        self.schedule()
+
+    def put_payload(self, type: int, payload: bytes) -> None:
+        """Queue the frame of `payload`, which is not copied if it is large. Raises as `put` and
+        `framing.encode_frame` do."""
+        if not isinstance(payload, bytes) or len(payload) < LARGE:
+            self.put(framing.encode_frame(type, payload))
+            return
+        framing.Frame(type, payload)  # refuses what no frame can hold
+        size = _HEADER.size + len(payload)
+        self._check(size)
+        self._parts_size = self._make_room(size)
+        self._parts += (_HEADER.pack(1 + len(payload), type), payload)
+        self._headers += 1
+        self.schedule()
 
     def _check(self, size: int) -> None:
         if self._closed:
@@ -144,29 +165,113 @@ class SendQueue:
                 f"{self.size} bytes wait to be sent to this peer, {size} more are over the limit"
             )
 
-    def _admit(self, size: int) -> int:
-        """Find room for a frame of `size` bytes; the size of its group with it."""
-        self._check(size)
+    def _make_room(self, size: int) -> int:
+        """Begin another write if the last one has no room for a frame of `size` bytes; the bytes
+        of the last one with it."""
         if self._parts_size + size > (WRITE_SIZE if size < LARGE else _GATHER_SIZE):
             self._end_group()
-            self._write_groups()
-        elsewhere = self.size - self._parts_size  # does not grow before the next write
+            self._write_out()
+        elsewhere = self.size - self._parts_size  # does not grow before `_room` is 0 again
         size += self._parts_size
-        self._parts_room = min(max(size, WRITE_SIZE), self._limit - elsewhere)
-        self.schedule()
+        self._room = min(max(size, WRITE_SIZE), self._limit - elsewhere)
         return size
 
     def _end_group(self) -> None:
         """What comes next is for another write."""
         if self._parts:
-            self._groups.append((self._parts, self._parts_size))
+            frames = len(self._parts) - self._headers
+            self._groups.append((self._parts, self._parts_size, frames))
             self._groups_size += self._parts_size
-            self._parts, self._parts_size = [], 0
+            self._parts, self._parts_size, self._headers = [], 0, 0
+        self._room = 0
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the socket as they are."""
+        self.writes += 1
+        self._seal((data,))
+        self._write_out()
+
+    # --- out -------------------------------------------------------------------------------
 
     def schedule(self) -> None:
         """Flush at the end of this turn of the loop."""
-        if self._flush_handle is None and not self._writing:
+        if self._flush_handle is None:
             self._flush_handle = self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits, unless the socket's buffer is full."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        if not self._full and not self._closed:
+            self._end_group()
+            self._write_out()
+        self._wake()
+
+    def _write_out(self) -> None:
+        """Write until the kernel takes no more; once closed, all: the transport keeps the rest."""
+        transport = self._transport
+        if transport is None:
+            return
+        # A transport that has met an error only waits to tell us.
+        while not transport.is_closing() and (self._closed or not self._full):
+            if not self._sealed:
+                if not self._groups or not self._channel.ready:
+                    break
+                parts, size, frames = self._groups.popleft()
+                self._groups_size -= size
+                self.frames_sent += frames
+                self.writes += 1
+                self._seal(self._channel.seal(parts))
+            self._write_sealed(transport)
+
+    def _seal(self, buffers: Sequence[bytes]) -> None:
+        self._sealed += buffers
+        self._sealed_size += sum(map(len, buffers))
+        self._room = 0
+
+    def _write_sealed(self, transport: asyncio.Transport) -> None:
+        """Write sealed bytes past the transport, which would copy what the kernel does not take,
+        and join what is in pieces (asyncio until Python 3.12); then one piece through it, for it
+        to find out when there is room, or what is wrong with the socket."""
+        if self._socket is not None and not transport.get_write_buffer_size():
+            try:
+                taken = os.writev(self._socket.fileno(), self._sealed[:_GATHER_PIECES])
+            except OSError:
+                taken = 0
+            self._drop(taken)
+        if self._sealed:
+            piece = self._sealed[0]
+            if self._socket is not None and not self._closed:
+                piece = memoryview(piece)[:LARGE]
+            self._drop(len(piece))
+            transport.write(piece)
+
+    def _drop(self, size: int) -> None:
+        """The first bytes that were sealed have left."""
+        self.bytes_sent += size
+        self._sealed_size -= size
+        if not self._sealed_size:
+            self._sealed.clear()
+            return
+        whole = 0
+        while size >= len(self._sealed[whole]):
+            size -= len(self._sealed[whole])
+            whole += 1
+        del self._sealed[:whole]
+        if size:
+            self._sealed[0] = memoryview(self._sealed[0])[size:]
+
+    def pause(self) -> None:
+        """The socket's buffer is full."""
+        self._full = True
+        if self._stall_handle is None and not self._closed:
+            self._watch_stall()
+
+    def resume(self) -> None:
+        """The socket's buffer has room again."""
+        self._full = False
+        self.flush()
 
     async def drained(self) -> None:
         """Wait until at most `high` bytes wait. Raises `PeerDisconnectedError` once closed."""
@@ -181,24 +286,13 @@ class SendQueue:
                 self._waiters.discard(waiter)
         raise PeerDisconnectedError("the connection is closed")
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the socket as they are."""
-        if self._transport is not None:
-            self.bytes_sent += len(data)
-            self.writes += 1
-            self._parts_room = 0  # what waits in the socket's buffer has changed
-            self._transport.write(data)
+    def _wake(self) -> None:
+        if self._waiters and (self._closed or self.size <= self._high):
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
-    def pause(self) -> None:
-        """The socket's buffer is full."""
-        self._full = True
-        if self._stall_handle is None and not self._closed:
-            self._watch_stall()
-
-    def resume(self) -> None:
-        """The socket's buffer has room again."""
-        self._full = False
-        self.flush()
+    # --- the end ---------------------------------------------------------------------------
 
     def close(self, *, flush: bool) -> None:
         """Refuse what comes, hand what waits to the socket (`flush`) or drop it. Idempotent."""
@@ -207,58 +301,17 @@ class SendQueue:
         self._closed = True
         if flush:
             self._end_group()
-            self._write_groups()
-        self._groups.clear()
-        self._parts.clear()
-        self._groups_size = self._parts_size = 0
-        self._parts_room = -1  # so that `put` looks further
+            self._write_out()
+        for waiting in (self._parts, self._groups, self._sealed):
+            waiting.clear()
+        self._parts_size = self._groups_size = self._sealed_size = 0
+        self._room = -1  # so that `put` looks further
         for handle in (self._flush_handle, self._stall_handle):
             if handle is not None:
                 handle.cancel()
         self._flush_handle = self._stall_handle = None
         self._on_stalled = _nothing  # it holds our owner, which holds us
         self._wake()
-
-    def flush(self) -> None:
-        """Write what waits, unless the socket's buffer is full."""
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
-            self._flush_handle = None
-        if not self._full and not self._closed:
-            self._end_group()
-            self._write_groups()
-        self._wake()
-
-    def _write_groups(self) -> None:
-        """Write until the kernel takes no more; once closed, all: the transport keeps the rest."""
-        if self._transport is None or not self._channel.ready:
-            return
-        while self._groups and (self._closed or not self._full):
-            parts, size = self._groups.popleft()
-            self._groups_size -= size
-            self.frames_sent += len(parts)
-            self._write_all(self._channel.seal(parts))
-
-    def _write_all(self, buffers: Sequence[bytes]) -> None:
-        if len(buffers) == 1:
-            self.write(buffers[0])
-            return
-        transport = self._transport
-        assert transport is not None  # noqa: S101 - our caller has looked
-        self.bytes_sent += sum(map(len, buffers))
-        self.writes += 1
-        self._parts_room = 0
-        done = _gather(transport, buffers)
-        for buffer in buffers:
-            if done < len(buffer):
-                transport.write(memoryview(buffer)[done:])
-            done = max(0, done - len(buffer))
-
-    def _wake(self) -> None:
-        if self._waiters and (self._closed or self.size <= self._high):
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
 
     @property
     def _taken(self) -> int:

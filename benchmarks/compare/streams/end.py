@@ -52,10 +52,6 @@ async def _receive(receiver: Receiver) -> None:
 
 def main() -> None:
     side, name = sys.argv[1:]
-    import os
-
-    if os.environ.get("PIN"):
-        os.sched_setaffinity(0, {int(side == "sender")})
     module = importlib.import_module(f".{name}", __package__)
     if side == "sender":
         asyncio.run(_send(module.Sender()))

@@ -12,6 +12,7 @@ from .work import Receiver as ReceiverBase
 from .work import Sender as SenderBase
 
 TYPE = 0x20
+LARGE = 16 * 1024  # from here on a connection takes the payload as it is
 
 
 def _connection(tally: Tally | None) -> Connection:
@@ -54,9 +55,14 @@ class Sender(SenderBase):
         at_once = burst(len(messages[0]))
         bursts = [messages[i : i + at_once] for i in range(0, len(messages), at_once)]
         encode_frame = framing.encode_frame
+        large = len(messages[0]) >= LARGE
         for _ in range(count // len(messages)):
             for some in bursts:
-                connection.send_many([encode_frame(TYPE, message) for message in some])
+                if large:
+                    for message in some:
+                        connection.send_payload(TYPE, message)
+                else:
+                    connection.send_many([encode_frame(TYPE, message) for message in some])
                 await connection.drained()
 
 
