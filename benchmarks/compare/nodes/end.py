@@ -7,6 +7,7 @@ import gc
 import re
 import time
 from abc import ABC, abstractmethod
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,11 @@ class End(ABC):
         self._prepared = [self.package(_transaction(nonce)) for nonce in nonces]
         self._nonce += count
 
+    async def on_the_wire(self) -> list[Any]:
+        """What is prepared as one peer reads it: how many bytes, and their SHA-256."""
+        data = b"".join(map(self.frame, self._prepared))
+        return [len(data), sha256(data).hexdigest()]
+
     async def broadcast(self) -> float:
         """Send what is prepared to every peer; when the first was sent."""
         began = time.monotonic()
@@ -148,6 +154,10 @@ class End(ABC):
 
     def package(self, transaction: Transaction) -> Any:
         """A transaction in the form in which a program of this kind holds it."""
+        raise NotImplementedError
+
+    def frame(self, package: Any) -> bytes:
+        """The bytes of one of those on the wire."""
         raise NotImplementedError
 
     async def broadcast_all(self, packages: list[Any]) -> None:

@@ -9,6 +9,7 @@ from moderntensor.blockchain.transaction import Transaction
 from moderntensor.config import NodeConfig
 from moderntensor.network.messages import (
     GetPeersMessage,
+    MessageCodec,
     MessageType,
     NewBlockHashesMessage,
     NewTransactionMessage,
@@ -77,6 +78,9 @@ class OurEnd(End):
 
     def package(self, transaction: Transaction) -> NewTransactionMessage:
         return NewTransactionMessage(transactions=(transaction.encode(),))
+
+    def frame(self, package: NewTransactionMessage) -> bytes:
+        return MessageCodec.encode(package)
 
     async def broadcast_all(self, packages: list[NewTransactionMessage]) -> None:
         (node,) = self._nodes

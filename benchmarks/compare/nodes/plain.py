@@ -9,7 +9,7 @@ from typing import Any
 
 from moderntensor.blockchain.transaction import Transaction
 
-from ..plain.codec import PlainTransaction, to_plain
+from ..plain.codec import PlainTransaction, encode_frame, to_plain
 from ..plain.peer import PlainNode, PlainPeer
 from .end import HASHES, RECORD, End
 
@@ -68,6 +68,9 @@ class PlainEnd(End):
 
     def package(self, transaction: Transaction) -> dict[str, Any]:
         return vars(to_plain(transaction, PlainTransaction))
+
+    def frame(self, package: dict[str, Any]) -> bytes:
+        return encode_frame(_TRANSACTION, json.dumps(package).encode())
 
     async def broadcast_all(self, packages: list[dict[str, Any]]) -> None:
         for message in packages:

@@ -20,6 +20,7 @@ ENDS = {
     "aiohttp": ("websockets", "AiohttpEnd"),
     "plain": ("plain", "PlainEnd"),
     "crowd": ("crowd", "Crowd"),
+    "readers": ("readers", "Readers"),
     "raw sockets": ("raw", "RawEnd"),
 }
 
