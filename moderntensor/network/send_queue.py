@@ -122,6 +122,9 @@ class SendQueue:
     def put_now(self, frame: bytes) -> None:
         """Queue one frame and write it, with all that waits, unless the socket takes no more: for
         who knows that nothing follows in this turn. Raises as `put` does."""
+        if len(frame) <= min(LARGE, self._limit) and self._idle():
+            self._write_alone(frame)
+            return
         self._check(len(frame))
         self._parts_size = self._make_room(len(frame))
         self._parts.append(frame)
@@ -207,6 +210,29 @@ class SendQueue:
             self._end_group()
             self._write_out()
         self._wake()
+
+    def _idle(self) -> bool:
+        """Whether nothing waits, here or in the socket's buffer, and bytes may leave."""
+        transport = self._transport
+        return (
+            transport is not None
+            and not (self._parts_size or self._groups_size or self._sealed_size)
+            and not (self._full or self._closed or transport.is_closing())
+            and not transport.get_write_buffer_size()
+            and self._channel.ready
+        )
+
+    def _write_alone(self, frame: bytes) -> None:
+        """The short way of requests and replies, where nothing else is on its way: little enough
+        for the transport to keep what the kernel does not take."""
+        transport = self._transport
+        assert transport is not None  # noqa: S101 - `_idle` has looked
+        self.frames_sent += 1
+        self.writes += 1
+        self._room = 0
+        for data in self._channel.seal([frame]):
+            self.bytes_sent += len(data)
+            transport.write(data)
 
     def _write_out(self) -> None:
         """Write until the kernel takes no more; once closed, all: the transport keeps the rest."""

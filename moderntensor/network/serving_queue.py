@@ -100,7 +100,8 @@ class ServingQueue(Generic[P]):
                     reply = await self._reply_to(request)
                     unsent = (unsent + 1) % WRITE_TOGETHER
                     peer.send_frame(reply, now=unsent == 0 or not self._queue)
-                    await peer.connection.drained()
+                    if peer.connection.write_buffer_size > WRITE_HIGH:
+                        await peer.connection.drained()
                 except ProtocolViolationError as error:
                     peer.breach(error)
                 except NetworkError as error:
