@@ -40,7 +40,7 @@ KNOWN_BATCHES: Final = 16  # looked through for the first new header after a spa
 # A commit costs one disk sync, however many headers it holds, and each of them a page of the index
 # by hash, unless others of the commit lie there too.
 HEADERS_PER_COMMIT: Final = 8192
-COMMIT_SECONDS: Final = 0.2  # bodies of what is checked can be asked for that much later
+COMMIT_SECONDS: Final = 0.4  # bodies of what is checked can be asked for that much later
 
 
 class Refork(Exception):  # noqa: N818  (an outcome, no error)
