@@ -70,7 +70,8 @@ def _marks(results: list[Family]) -> Iterator[str]:
                 spread = mark["figure"]
                 verdict = "met" if mark["met"] else "**missed**"
                 if not mark["met"] and mark["bound"]:
-                    bounds.append(f"{case['case']}, against {mark['against']}: {mark['bound']}")
+                    against = f", against {mark['against']}" if mark["against"] else ""
+                    bounds.append(f"{case['case']}{against}: {mark['bound']}")
                     verdict += f" ({len(bounds)})"
                 yield (
                     f"| {family['family']} | {case['case']}{who} | {mark['against']} "
