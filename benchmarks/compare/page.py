@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import charts, families
+from . import families
 from .case import OURS
 from .report import amount, ratio
 
@@ -132,6 +132,8 @@ def main() -> int:
     if quick or not results:
         print(f"no full results of {', '.join(quick) or 'any family'}: nothing was written")
         return 1
+    from . import charts  # the one module that needs matplotlib
+
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     lines = "\n".join(figures(results)).rstrip()
