@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -19,6 +22,6 @@ async def settled(work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # a commit that failed after we left: the next one reports it
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("failed after its caller was cancelled: %s", error, exc_info=error)
         raise
