@@ -8,12 +8,13 @@ file (`moderntensor.blockchain.genesis.ChainConfig`). Hard caps that no user sho
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Final
 
 from ._version import VERSION
 from .errors import ConfigError
 
 _MIB = 1024 * 1024
+TRANSPORTS: Final = ("secure", "plaintext")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class NodeConfig:
     listen_port: int = 30303  # go-ethereum's; 0 lets the system choose
     listen_host: str = "0.0.0.0"  # noqa: S104  (a public node; loopback is a choice for tests)
     user_agent: str = f"moderntensor/{VERSION}"
+    # "secure" or "plaintext"; nothing falls back from one to the other.
+    transport: str = "plaintext"
 
     # --- how many peers --------------------------------------------------------------------
     max_peers: int = 50  # go-ethereum's --maxpeers
@@ -116,6 +119,8 @@ class NodeConfig:
         for name, bound in high.items():
             if getattr(self, name) > bound:
                 raise ConfigError(f"{name}: {getattr(self, name)} is above {bound}")
+        if self.transport not in TRANSPORTS:
+            raise ConfigError(f"transport: {self.transport!r} is none of {', '.join(TRANSPORTS)}")
         if len(self.user_agent) > 255 or not self.user_agent.isascii():
             raise ConfigError("user_agent: at most 255 printable ASCII characters")
 

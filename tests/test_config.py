@@ -21,6 +21,7 @@ from moderntensor.errors import ConfigError
         ("max_inflight", 256),
         ("blocks_per_request", 513),
         ("discovery", 1),
+        ("transport", "tls"),
         ("user_agent", "bell\x07"),
         ("user_agent", "a" * 256),
         ("listen_host", None),
