@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "line", ["pip install . && moderntensor demo", "pip install -e '.[test]' && pytest"]
+    "line", ["pip install . && moderntensor demo", "pip install -e '.[test]' && pytest -n auto"]
 )
 def test_the_two_lines_stand_alone(line: str) -> None:
     assert [line] in [block.splitlines() for block in blocks("sh")]
