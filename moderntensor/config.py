@@ -56,6 +56,14 @@ class NodeConfig:
     # ten minutes, long enough to notice and short enough for a fault that was ours.
     refusal_time: float = 600.0
 
+    # --- addresses -------------------------------------------------------------------------
+    # Addresses of this machine and of private networks are spared the rules that tell strangers
+    # apart by their address (netgroups, bans of hosts, one attempt per interval).
+    exempt_local: bool = True
+    # Our address as others reach us, where the operator knows it ("host", an IP address). None:
+    # learned from what peers say.
+    external_address: str | None = None
+
     # --- keeping alive ---------------------------------------------------------------------
     ping_interval: float = 15.0  # go-ethereum p2p pingInterval
     # No PONG for so long: gone. go-ethereum's frameReadTimeout (30 s without any frame) covers one
@@ -147,7 +155,7 @@ def _check(name: str, value: object, kind: str) -> None:
         if not isinstance(value, bool):
             raise ConfigError(f"{name}: {value!r} is neither True nor False")
         return
-    if kind == "str":
+    if kind == "str" or (kind.startswith("str") and value is not None):
         if not isinstance(value, str) or not value.isprintable():
             raise ConfigError(f"{name}: {value!r} is no printable text")
         return

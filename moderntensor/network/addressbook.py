@@ -25,6 +25,7 @@ class KnownAddress:
     node_id: bytes | None = None
     last_seen: int = 0
     bootstrap: bool = False
+    expected_id: bytes | None = None  # of a bootstrap node: nobody else will do
     met: bool = False  # its node has been connected to us, whoever dialled
     tried: bool = False  # and was found there by dialling
     failures: int = 0  # in a row
@@ -66,10 +67,11 @@ class AddressBook:
 
     # --- learning --------------------------------------------------------------------------
 
-    def add_bootstrap(self, host: str, port: int) -> KnownAddress:
-        """An address of our own choice (a host name is fine)."""
+    def add_bootstrap(self, host: str, port: int, node_id: bytes | None = None) -> KnownAddress:
+        """An address of our own choice (a host name is fine), where the node of this id is
+        expected, if one is given."""
         entry = self._entries.setdefault((host, port), KnownAddress(host, port))
-        entry.bootstrap = True
+        entry.bootstrap, entry.expected_id = True, node_id
         return entry
 
     def learn(self, host: str, port: int, node_id: bytes, last_seen: int, source: str) -> bool:
