@@ -99,6 +99,7 @@ class FullNode:
                 listen_host=listen_host,
                 identity=identity,
                 config=self.settings,
+                data_dir=directory,
                 runtime=self.runtime,
             )
             self.p2p.attach_chain(self.chain, self.mempool)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,12 +70,15 @@ class P2PNode:
         network_id: int | None = None,
         max_peers: int | None = None,
         config: NodeConfig | None = None,
+        data_dir: Path | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         """What is given here counts before `config`. `bootstrap_nodes` are ``host:port``.
 
         `node_id` (32 bytes) names a node that has no `identity`; without either a new one is
-        made. A `runtime` that is given stays the caller's to close. Raises `ConfigError`.
+        made. `data_dir` is an existing directory for what the network remembers between runs;
+        None remembers nothing. A `runtime` that is given stays the caller's to close. Raises
+        `ConfigError`.
         """
         given = {
             "listen_port": listen_port,
@@ -84,6 +88,7 @@ class P2PNode:
         }
         config = config or NodeConfig()
         self.config = config.replace(**{k: v for k, v in given.items() if v is not None})
+        self.data_dir = data_dir
         self._owns_runtime = runtime is None
         self.runtime = runtime or Runtime()
         if identity is None and node_id is None:
