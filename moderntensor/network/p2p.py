@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,16 +14,18 @@ from ..blockchain.chain import Blockchain
 from ..blockchain.mempool import Mempool
 from ..blockchain.transaction import Transaction
 from ..config import NodeConfig
-from ..errors import ConfigError, ConnectError, NetworkError
+from ..errors import ConfigError, NetworkError
 from ..runtime import Runtime
 from .addressbook import AddressBook
-from .addresses import format_address, is_loopback, parse_address, to_wire
-from .dialer import Dialer, resolve
+from .addresses import is_loopback, parse_address, to_wire
+from .callbacks import tell
+from .dialer import Dialer
 from .discovery import Discovery
 from .dispatch import Handler, Router
 from .gate import Gate
 from .gossip import BlockHook, Gossip
 from .identity import NodeIdentity
+from .life import Life
 from .messages import (
     DisconnectCode,
     HelloMessage,
@@ -45,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 _TICKS = 4.0  # upkeep per ping interval or timeout, whichever is shorter
 _TICK_MAX = 1.0
-_SOCKET_TURNS = 4  # of the loop, from accepting or aborting a socket to the end of it
 
 
 class P2PNode:
@@ -89,7 +89,6 @@ class P2PNode:
         config = config or NodeConfig()
         self.config = config.replace(**{k: v for k, v in given.items() if v is not None})
         self.data_dir = data_dir
-        self._owns_runtime = runtime is None
         self.runtime = runtime or Runtime()
         if identity is None and node_id is None:
             identity = NodeIdentity.generate(self.runtime)
@@ -113,21 +112,18 @@ class P2PNode:
         self.router: Router[Peer] = Router(self._answer)
         self.gossip = Gossip(self)
         self.server = Server(self, self.gossip.relayed)
-        self.tasks = TaskSet(self._task_failed)
-        self._listener: asyncio.Server | None = None
-        self._port = 0
-        self._running = False
-        self._to_stop = False  # until everything that `start` began has ended
-        self._life = asyncio.Lock()  # starting and stopping, one at a time
+        self.life = Life(self, owns_runtime=runtime is None)
+        self.tasks = TaskSet(self.life.task_failed)
         self._unfollow: Callable[[], None] | None = None
-        self._failure: BaseException | None = None
 
     # --- life ------------------------------------------------------------------------------
 
     @property
     def listen_port(self) -> int:
         """The port that is listened on, or would be; 0 if none is known."""
-        return self._port if self._running or not self.config.listen else self.config.listen_port
+        if self.running or not self.config.listen:
+            return self.life.port
+        return self.config.listen_port
 
     @property
     def listen_host(self) -> str:
@@ -137,32 +133,21 @@ class P2PNode:
     @property
     def running(self) -> bool:
         """Whether it is between `start` and `stop`."""
-        return self._running
+        return self.life.running
 
     async def start(self) -> None:
         """Listen, dial bootstrap nodes, look after peers. Idempotent.
 
         Raises `NetworkError` if the port cannot be listened on.
         """
-        async with self._life:
-            if not self._running:
-                await self._start()
-
-    async def _start(self) -> None:
-        self.tasks = TaskSet(self._task_failed)
-        self._failure = None
-        if self.config.listen:
-            await self._listen()
-        self._running = self._to_stop = True
-        logger.log(
-            logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
-            "node %s speaks plaintext: what it sends can be read and changed on the way, and the "
-            "ids of its peers are not proved",
-            self.node_id.hex()[:16],
+        await self.life.start(
+            self._prepare,
+            (
+                ("keeping peers alive", self._keep_alive),
+                ("discovery", self.discovery.run),
+                ("gossip", self.gossip.run),
+            ),
         )
-        self.tasks.start(self._keep_alive(), "keeping peers alive")
-        self.tasks.start(self.discovery.run(), "discovery")
-        self.tasks.start(self.gossip.run(), "gossip")
 
     async def stop(self) -> None:
         """Tell the peers, close everything, wait until nothing of it runs. Idempotent.
@@ -170,31 +155,19 @@ class P2PNode:
         Raises what ended one of its own tasks before, if anything did. Cancelled half-way, it can
         be called again.
         """
-        async with self._life:
-            if self._to_stop:
-                await self._stop()
-            if self._owns_runtime:
-                self.runtime.close()
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        await self.life.stop(self._finish)
 
-    async def _stop(self) -> None:
-        self._running = False
-        if self._listener is not None:
-            self._listener.close()
-            await _turns()  # sockets that were accepted just now reach the gate
-        self.gate.close()
-        for peer in self.table:
-            peer.disconnect(DisconnectCode.SHUTTING_DOWN)
-        await self.tasks.close()
-        await self.gate.wait_closed()
-        await _turns()  # those of cancelled dials are closed
-        if self._listener is not None:
-            await self._listener.wait_closed()
-            self._listener = None
-        self._port = 0
-        self._to_stop = False
+    async def _prepare(self) -> None:
+        """Before anything listens: what was remembered of earlier runs."""
+        logger.log(
+            logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
+            "node %s speaks plaintext: what it sends can be read and changed on the way, and the "
+            "ids of its peers are not proved",
+            self.node_id.hex()[:16],
+        )
+
+    async def _finish(self) -> None:
+        """When nothing runs any more: what the next run is to remember."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -208,22 +181,6 @@ class P2PNode:
     ) -> None:
         await self.stop()
 
-    async def _listen(self) -> None:
-        host, port = self.config.listen_host, self.config.listen_port
-        loop = asyncio.get_running_loop()
-        try:
-            hosts = await resolve(self.runtime, host, port)
-            # In two steps: cancelled between them, the socket is ours to close.
-            self._listener = await loop.create_server(
-                self.gate.accept, hosts, port, start_serving=False
-            )
-            self._to_stop = True
-            await self._listener.start_serving()
-        except (OSError, ConnectError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise NetworkError(f"cannot listen on {format_address(host, port)}: {why}") from error
-        self._port = self._listener.sockets[0].getsockname()[1]
-
     async def _keep_alive(self) -> None:
         shortest = min(self.config.ping_interval, self.config.ping_timeout)
         pause = min(max(shortest / _TICKS, 0.01), _TICK_MAX)
@@ -232,11 +189,6 @@ class P2PNode:
             for peer in self.table:
                 peer.tick(now)
             await asyncio.sleep(pause)
-
-    def _task_failed(self, name: str, error: BaseException) -> None:
-        logger.error("%s failed", name, exc_info=error)
-        if self._failure is None:
-            self._failure = error
 
     # --- the chain -------------------------------------------------------------------------
 
@@ -274,7 +226,7 @@ class P2PNode:
         Raises `ConnectError` if nobody is there or we are turned away, `HandshakeError` if what
         is there is no peer for us, or another one than `node_id`.
         """
-        if not self._running:
+        if not self.running:
             raise NetworkError("the node is not running")
         return await self.dialer.connect(address, port, node_id)
 
@@ -333,7 +285,7 @@ class P2PNode:
         """Our HELLO to a node that we see at `host` and `port`."""
         hello = HelloMessage(
             network_id=self.config.network_id,
-            listen_port=self._port,
+            listen_port=self.life.port,
             node_id=self.node_id,
             user_agent=self.config.user_agent,
             max_inflight=self.config.max_inflight,
@@ -369,7 +321,7 @@ class P2PNode:
         logger.info("connected to %s (%s)", peer, peer.user_agent)
         self.discovery.peer_connected(peer)
         self.gossip.transactions.welcome(peer)
-        self._tell(self.on_peer_connected, peer)
+        tell(self.on_peer_connected, peer, self.tasks if self.running else None)
 
     def peer_gone(self, peer: Peer) -> None:
         """The peer has left or was dropped; its socket may linger."""
@@ -381,32 +333,7 @@ class P2PNode:
             self.gate.refuse(peer.host_address, peer.dial_port)
         self.book.parted(peer.host_address, peer.dial_port)
         if peer.announced:
-            self._tell(self.on_peer_disconnected, peer)
-        if self._running:
+            tell(self.on_peer_disconnected, peer, self.tasks if self.running else None)
+        if self.running:
             self.gate.limit_lingering()
         self.discovery.wake()
-
-    def _tell(self, callbacks: list[Callable[[Peer], Any]], peer: Peer) -> None:
-        for callback in tuple(callbacks):
-            try:
-                result = callback(peer)
-            except Exception:
-                logger.exception("a callback failed for %s", peer)
-                continue
-            if inspect.isawaitable(result):
-                if self._running:
-                    self.tasks.start(_finish(result, peer), f"callback for {peer.address}")
-                elif inspect.iscoroutine(result):
-                    result.close()
-
-
-async def _turns() -> None:
-    for _ in range(_SOCKET_TURNS):
-        await asyncio.sleep(0)
-
-
-async def _finish(result: Any, peer: Peer) -> None:
-    try:
-        await result
-    except Exception:
-        logger.exception("a callback failed for %s", peer)
