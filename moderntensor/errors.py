@@ -169,6 +169,10 @@ class HandshakeError(NetworkError):
         return f"{self.reason} (code {int(self.code)})"
 
 
+class SecureChannelError(NetworkError):
+    """The encrypted transport could not be set up, or a record is not what the other side sent."""
+
+
 class PeerDisconnectedError(NetworkError):
     """The peer went away before it answered."""
 
@@ -182,11 +186,16 @@ class PeerBusyError(NetworkError):
 
 
 class ProtocolViolationError(NetworkError):
-    """The peer did something that the protocol does not allow. `code` is the DISCONNECT code."""
+    """The peer did something that the protocol does not allow.
 
-    def __init__(self, code: int, reason: str) -> None:
+    `code` is the DISCONNECT code, `offence` the name (`network.reputation.Offence`) that says what
+    it costs; without one the code does.
+    """
+
+    def __init__(self, code: int, reason: str, offence: str | None = None) -> None:
         self.code = code
         self.reason = reason
+        self.offence = offence
         super().__init__(code, reason)
 
     def __str__(self) -> str:
