@@ -7,15 +7,42 @@ stand beside their declarations in `messages.py`, those of one socket in `connec
 from __future__ import annotations
 
 __all__ = [
+    "ADDRESSES_BURST",
+    "ADDRESSES_PER_SECOND",
+    "ADDRESS_ALIASES",
+    "ADDRESS_ANSWER_TIME",
     "ADDRESS_BOOK_SIZE",
+    "ADDRESS_BUCKET_SIZE",
+    "ADDRESS_COLLISIONS",
+    "ADDRESS_DRAWS",
     "ADDRESS_GIVE_UP",
+    "ADDRESS_HORIZON",
+    "ADDRESS_NEW_GIVE_UP",
+    "ADDRESS_OUTAGE",
+    "ADDRESS_PENALTY",
+    "ADDRESS_REPLACEMENT",
+    "ADDRESS_SAVE_INTERVAL",
+    "ADDRESS_SHARE",
+    "ADDRESS_SHARE_MIN",
+    "ADDRESS_SOURCES",
+    "ADDRESS_TEST_WINDOW",
+    "ADDRESS_UNKNOWN_AGE",
     "ANNOUNCED_BLOCKS_PER_PEER",
     "ANNOUNCED_BLOCKS_WAITING",
+    "BANS",
+    "BAN_GROWTH",
+    "BAN_MEMORY",
+    "BAN_TIME_MAX",
     "BLOCK_PUSH_MIN",
     "BUSY_BURST",
     "BUSY_PER_SECOND",
     "CLOSING_CONNECTIONS",
     "DIAL_CONCURRENCY",
+    "DROP_LOGS_BURST",
+    "DROP_LOGS_PER_SECOND",
+    "EXTERNAL_GROUPS",
+    "EXTERNAL_VOTES",
+    "EXTERNAL_VOTE_TIME",
     "FAR_AHEAD",
     "FETCH_ALTERNATIVES",
     "GOSSIP_QUEUE",
@@ -28,14 +55,22 @@ __all__ = [
     "LATE_REPLY_TIME",
     "LOGS_BURST",
     "LOGS_PER_SECOND",
+    "NETGROUP_BANS",
+    "NEW_BUCKETS",
+    "NEW_BUCKETS_PER_ADDRESS",
+    "NEW_BUCKETS_PER_SOURCE",
+    "OWN_ADDRESSES",
     "PENDING_HANDSHAKES",
     "PINGS_BURST",
     "PINGS_PER_SECOND",
     "REFUSALS",
     "RELAY_CACHE_BYTES",
     "RETRY_BUSY_MS",
+    "SCORES",
     "TRANSACTION_FULL_SIZE",
     "TRANSACTION_PUSH_MIN",
+    "TRIED_BUCKETS",
+    "TRIED_BUCKETS_PER_GROUP",
     "UNREAD_BUSY_REPLIES",
     "WAITING_REQUESTS",
     "WANTED_PER_PEER",
@@ -83,11 +118,63 @@ PINGS_BURST = 20.0
 LOGS_PER_SECOND = 0.2
 LOGS_BURST = 5.0
 
+# --- reputation ----------------------------------------------------------------------------
+# Addresses with points; those with the fewest are forgotten first. One takes about 200 bytes.
+SCORES = 4096
+# Bans that are kept, in memory and on disk (at most 1 MiB); the one that ends first makes room.
+BANS = 4096
+# Who does it again within a week is banned four times as long, up to Bitcoin Core's 24 hours.
+BAN_GROWTH = 4
+BAN_TIME_MAX = 86400.0
+BAN_MEMORY = 7 * 86400.0
+# So many hosts of one netgroup banned at a time: its owner has more of them, and all are.
+NETGROUP_BANS = 8
+# Log lines about misconduct, of all peers together; what is over them is counted.
+DROP_LOGS_PER_SECOND = 1.0
+DROP_LOGS_BURST = 50.0
+
 # --- addresses -----------------------------------------------------------------------------
-ADDRESS_BOOK_SIZE = 4096  # Bitcoin Core keeps 16,384 tried and 65,536 new; CometBFT 16,384
-ADDRESS_GIVE_UP = (
-    10  # failed dials in a row until an address is forgotten: Bitcoin Core's MAX_FAILURES
-)
+# The address book: places for 16,384 addresses that were told and 4,096 that were reached, as in
+# CometBFT (Bitcoin Core: 65,536 and 16,384). An entry takes about 650 bytes, a full book 11 MB.
+ADDRESS_BUCKET_SIZE = 64  # slots; Bitcoin Core and CometBFT
+NEW_BUCKETS = 256  # CometBFT's newBucketCount
+TRIED_BUCKETS = 64  # CometBFT's oldBucketCount
+# What one group (/16 of IPv4, /32 of IPv6) can reach, in the proportions of Bitcoin Core (64 of
+# 1,024 and 8 of 256; CometBFT gives twice as much): 6.25 % of new ones, 3.1 % of tried ones.
+NEW_BUCKETS_PER_SOURCE = 16
+TRIED_BUCKETS_PER_GROUP = 2
+NEW_BUCKETS_PER_ADDRESS = 4  # CometBFT's maxNewBucketsPerAddress; Bitcoin Core 8
+ADDRESS_COLLISIONS = 10  # that wait for a test: Bitcoin Core's ADDRMAN_SET_TRIED_COLLISION_SIZE
+ADDRESS_REPLACEMENT = 4 * 3600.0  # reached so lately, no test is needed: Bitcoin Core
+ADDRESS_TEST_WINDOW = 40 * 60.0  # without a test in this time the newcomer wins: Bitcoin Core
+ADDRESS_HORIZON = 30 * 86400.0  # not seen for so long, it may be forgotten: Bitcoin Core
+ADDRESS_NEW_GIVE_UP = 3  # failures of one that was never reached: Bitcoin Core's ADDRMAN_RETRIES
+ADDRESS_GIVE_UP = 10  # failures in a row: Bitcoin Core's ADDRMAN_MAX_FAILURES
+ADDRESS_OUTAGE = 7 * 86400.0  # of one that was reached before: ADDRMAN_MIN_FAIL_DAYS
+# An address whose teller says nothing useful about its age counts as seen so long ago; all that
+# is told counts as somewhat older than it is said to be. Both from Bitcoin Core.
+ADDRESS_UNKNOWN_AGE = 5 * 86400
+ADDRESS_PENALTY = 2 * 3600
+# New addresses that are taken from one group: Bitcoin Core's MAX_ADDR_RATE_PER_SECOND and
+# MAX_ADDR_PROCESSING_TOKEN_BUCKET, there for each connection.
+ADDRESSES_PER_SECOND = 0.1
+ADDRESSES_BURST = 1000.0
+ADDRESS_SOURCES = 1024  # groups whose rate is remembered, about 400 bytes each
+ADDRESS_DRAWS = 512  # entries that are looked at for one choice of whom to dial
+ADDRESS_ALIASES = 256  # where names of bootstrap nodes have led
+ADDRESS_BOOK_SIZE = 4096
+OWN_ADDRESSES = 64  # that turned out to be ourselves
+# What is told of the addresses that we met: this part of them, as Bitcoin Core's
+# MAX_PCT_ADDR_TO_SEND, or this many, the protocol's default for GET_PEERS. The choice stays the
+# same for a day, Bitcoin Core's 21 to 27 hours, so that asking again tells nothing more.
+ADDRESS_SHARE = 0.23
+ADDRESS_SHARE_MIN = 50
+ADDRESS_ANSWER_TIME = 24 * 3600.0
+ADDRESS_SAVE_INTERVAL = 15 * 60.0  # Bitcoin Core's DUMP_PEERS_INTERVAL
+# Our own address: groups that must agree on it, votes that are counted, and how long one counts.
+EXTERNAL_GROUPS = 3
+EXTERNAL_VOTES = 32
+EXTERNAL_VOTE_TIME = 24 * 3600.0
 
 # --- gossip --------------------------------------------------------------------------------
 KNOWN_TRANSACTIONS = 32768  # go-ethereum eth/protocols/eth: maxKnownTxs
