@@ -19,6 +19,7 @@ cdef extern from "Python.h":
     bint PyTuple_Check(PyObject*)
     Py_ssize_t PyTuple_GET_SIZE(PyObject*)
     PyObject* PyTuple_GET_ITEM(PyObject*, Py_ssize_t)
+    Py_ssize_t PyList_GET_SIZE(list)
     Py_ssize_t PySequence_Fast_GET_SIZE(object)
     PyObject** PySequence_Fast_ITEMS(object)
     bint PyBytes_CheckExact(PyObject*)
@@ -27,6 +28,7 @@ cdef extern from "Python.h":
     PyObject* PyBytes_FromStringAndSize_raw "PyBytes_FromStringAndSize"(
         const char*, Py_ssize_t) except NULL
     int _PyBytes_Resize(PyObject**, Py_ssize_t) except -1
+    Py_ssize_t PY_SSIZE_T_MAX
 
 cdef extern from "ints.h":
     int mt_as_byte(PyObject*) noexcept
@@ -72,6 +74,10 @@ cdef class FrameDecoder:
 
     After a frame of type `pause_after` decoding pauses, once: what follows is kept unread, up to
     `buffer_size` bytes, until `resume()`. So caps can be changed before what is glued behind.
+
+    With `most_frames` over 0 it pauses as well when a call has returned that many and more bytes
+    are there: at most twice `buffer_size` are then kept, as one read may complete what an earlier
+    one began. So no peer takes the loop for long.
     """
 
     cdef uint32_t _limits[TYPES]  # greatest length field admitted: cap + 1; 0: not admitted
@@ -85,11 +91,13 @@ cdef class FrameDecoder:
     cdef Py_ssize_t _payload_room
     cdef Py_ssize_t _expected
     cdef bytearray _held
+    cdef Py_ssize_t _hold_limit
     cdef bint _paused
     cdef object _error
     cdef uint64_t _frames_decoded
     cdef uint64_t _bytes_decoded
     cdef public int pause_after
+    cdef public int most_frames
 
     def __cinit__(self, caps, *, buffer_size=256 * 1024, pause_after=-1):
         """Raises ValueError for a cap over `MAX_PAYLOAD`, a type outside 0..255, or a
@@ -98,6 +106,7 @@ cdef class FrameDecoder:
             raise ValueError(f"buffer_size must be from 1 to {BUFFER_LIMIT}")
         self._buffer_size = buffer_size
         self._held = bytearray()
+        self._hold_limit = buffer_size
         self.pause_after = pause_after
         for frame_type, cap in caps.items():
             self.set_cap(frame_type, cap)
@@ -192,10 +201,14 @@ cdef class FrameDecoder:
         cdef list frames = []
         cdef const uint8_t* end
         cdef Py_ssize_t wanted
+        cdef Py_ssize_t most = self.most_frames if self.most_frames > 0 else PY_SSIZE_T_MAX
         if size == 0:
             return frames  # there may be no address either
         end = data + size
         while self._error is None:
+            if PyList_GET_SIZE(frames) >= most and not self._paused and data < end:
+                self._paused = True
+                self._hold_limit = 2 * self._buffer_size
             if self._paused:
                 self._hold(data, end - data)
                 break
@@ -216,11 +229,11 @@ cdef class FrameDecoder:
                 self._header_size = 0
                 self._admit(frames, length_of(self._header), self._header[LENGTH])
             else:
-                data = self._take_whole(data, end, frames)
+                data = self._take_whole(data, end, frames, most)
         return frames
 
     cdef const uint8_t* _take_whole(
-        self, const uint8_t* data, const uint8_t* end, list frames
+        self, const uint8_t* data, const uint8_t* end, list frames, Py_ssize_t most
     ) except NULL:
         """Frames that lie whole between `data` and `end`; where to go on after them."""
         cdef const uint32_t* limits = self._limits
@@ -248,6 +261,9 @@ cdef class FrameDecoder:
             if frame_type == pause_after:
                 self.pause_after = -1
                 self._paused = True
+                self._hold_limit = self._buffer_size
+                break
+            if PyList_GET_SIZE(frames) >= most:
                 break
         self._frames_decoded += count
         self._bytes_decoded += <uint64_t>(data - start)
@@ -305,24 +321,29 @@ cdef class FrameDecoder:
         if frame.type == self.pause_after:
             self.pause_after = -1
             self._paused = True
+            self._hold_limit = self._buffer_size
         return 0
 
     cdef int _hold(self, const uint8_t* data, Py_ssize_t size) except -1:
-        if len(self._held) + size > self._buffer_size:
+        if len(self._held) + size > self._hold_limit:
             # How far over it went depends on the split of the stream; that it did, does not.
-            self._fail(FrameError("too-large", 0, self._buffer_size + 1, self._buffer_size))
+            self._fail(FrameError("too-large", 0, self._hold_limit + 1, self._hold_limit))
         else:
             self._held += PyBytes_FromStringAndSize(<char*>data, size)
         return 0
 
     cdef int _fail(self, error) except -1:
         self._error = error
+        self.discard()
+        return 0
+
+    def discard(self):
+        """Free what is held of an unfinished frame and behind a pause: the stream has ended."""
         self._header_size = 0
         self._expected = 0
         Py_XDECREF(self._payload)
         self._payload = NULL
         self._held = bytearray()
-        return 0
 
     # --- what it holds and did -------------------------------------------------------------
 
@@ -345,7 +366,7 @@ cdef class FrameDecoder:
 
     @property
     def held(self):
-        """Bytes kept unread because decoding is paused; at most `buffer_size`."""
+        """Bytes kept unread because decoding is paused."""
         return len(self._held)
 
     @property

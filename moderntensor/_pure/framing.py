@@ -140,6 +140,10 @@ class FrameDecoder:
 
     After a frame of type `pause_after` decoding pauses, once: what follows is kept unread, up to
     `buffer_size` bytes, until `resume()`. So caps can be changed before what is glued behind.
+
+    With `most_frames` over 0 it pauses as well when a call has returned that many and more bytes
+    are there: at most twice `buffer_size` are then kept, as one read may complete what an earlier
+    one began. So no peer takes the loop for long.
     """
 
     __slots__ = (
@@ -151,10 +155,12 @@ class FrameDecoder:
         "_frames_decoded",
         "_header",
         "_held",
+        "_hold_limit",
         "_paused",
         "_payload",
         "_type",
         "_view",
+        "most_frames",
         "pause_after",
     )
 
@@ -177,11 +183,13 @@ class FrameDecoder:
         self._type = 0
         self._expected = 0
         self._held = bytearray()
+        self._hold_limit = buffer_size
         self._paused = False
         self._error: FrameError | None = None
         self._frames_decoded = 0
         self._bytes_decoded = 0
         self.pause_after: int = pause_after
+        self.most_frames: int = 0
         for frame_type, cap in caps.items():
             self.set_cap(frame_type, cap)
 
@@ -253,7 +261,11 @@ class FrameDecoder:
     def _take(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
         position = 0
+        most = self.most_frames if self.most_frames > 0 else len(data) + 1
         while self._error is None:
+            if len(frames) >= most and not self._paused and position < len(data):
+                self._paused = True
+                self._hold_limit = 2 * self._buffer_size
             if self._paused:
                 self._hold(data[position:])
                 break
@@ -276,10 +288,10 @@ class FrameDecoder:
                 header, self._header = self._header, bytearray()
                 self._admit(*_HEADER.unpack(header))
             else:
-                position = self._take_whole(data, position, frames)
+                position = self._take_whole(data, position, frames, most)
         return frames
 
-    def _take_whole(self, data: bytes, position: int, frames: list[Frame]) -> int:
+    def _take_whole(self, data: bytes, position: int, frames: list[Frame], most: int) -> int:
         """Frames that lie whole in `data` from `position` on; where to go on after them."""
         caps, unpack, size = self._caps, _HEADER.unpack_from, len(data)
         while size - position >= HEADER_SIZE:
@@ -291,7 +303,7 @@ class FrameDecoder:
                 break
             self._emit(frames, frame_type, data[position:end])
             position = end
-            if self._paused:
+            if self._paused or len(frames) >= most:
                 break
         return position
 
@@ -315,16 +327,21 @@ class FrameDecoder:
         if frame_type == self.pause_after:
             self.pause_after = -1
             self._paused = True
+            self._hold_limit = self._buffer_size
 
     def _hold(self, data: bytes) -> None:
-        if len(self._held) + len(data) > self._buffer_size:
+        if len(self._held) + len(data) > self._hold_limit:
             # How far over it went depends on the split of the stream; that it did, does not.
-            self._fail(FrameError("too-large", 0, self._buffer_size + 1, self._buffer_size))
+            self._fail(FrameError("too-large", 0, self._hold_limit + 1, self._hold_limit))
         else:
             self._held += data
 
     def _fail(self, error: FrameError) -> None:
         self._error = error
+        self.discard()
+
+    def discard(self) -> None:
+        """Free what is held of an unfinished frame and behind a pause: the stream has ended."""
         self._header, self._payload, self._expected = bytearray(), None, 0
         self._held = bytearray()
 
@@ -349,7 +366,7 @@ class FrameDecoder:
 
     @property
     def held(self) -> int:
-        """Bytes kept unread because decoding is paused; at most `buffer_size`."""
+        """Bytes kept unread because decoding is paused."""
         return len(self._held)
 
     @property

@@ -404,6 +404,50 @@ def test_pause_holds_a_bounded_amount(framing: ModuleType) -> None:
     assert decoder.error.args == ("too-large", 0, 51, 50)
 
 
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_no_call_returns_more_than_the_most_frames(framing: ModuleType, step: int) -> None:
+    items = [(number % 3, bytes(number % 3)) for number in range(10)]
+    stream = framing.encode_frames(items)
+    decoder = framing.FrameDecoder({0: 9, 1: 9, 2: 9})
+    decoder.most_frames = 4
+    out: list[Any] = []
+    for start in range(0, len(stream), step):
+        frames = decoder.feed(stream[start : start + step])
+        while frames:
+            assert len(frames) <= 4
+            out += pairs(frames)
+            frames = decoder.resume()
+    assert out == items
+    assert (decoder.paused, decoder.held, decoder.error) == (False, 0, None)
+
+
+def test_the_last_of_the_most_frames_pauses_only_before_others(framing: ModuleType) -> None:
+    whole = framing.encode_frames([(0, b"a"), (0, b"b")])
+    decoder = framing.FrameDecoder({0: 9}, buffer_size=8)
+    decoder.most_frames = 2
+    assert pairs(decoder.feed(whole)) == [(0, b"a"), (0, b"b")]
+    assert not decoder.paused
+    assert pairs(decoder.feed(whole + bytes(8))) == [(0, b"a"), (0, b"b")]
+    assert (decoder.paused, decoder.held) == (True, 8)
+    assert decoder.feed(bytes(8)) == []
+    assert (decoder.error, decoder.held) == (None, 16)
+    decoder.feed(b"x")
+    assert decoder.error.args == ("too-large", 0, 17, 16)
+
+
+def test_what_is_discarded_is_held_no_more(framing: ModuleType) -> None:
+    decoder = framing.FrameDecoder({0: 1 << 20}, pause_after=1)
+    decoder.feed(framing.encode_frame(0, bytes(1 << 20))[:-1])
+    assert decoder.pending == (1 << 20) + 4
+    decoder.discard()
+    assert (decoder.pending, decoder.expected, decoder.held) == (0, 0, 0)
+    decoder.set_cap(1, 0)
+    decoder.feed(framing.encode_frame(1, b"") + b"glued")
+    assert decoder.held == 5
+    decoder.discard()
+    assert decoder.held == 0
+
+
 def test_pause_inside_the_read_buffer(framing: ModuleType) -> None:
     stream = framing.encode_frames([(0, b"hello"), (1, b"one")])
     decoder = framing.FrameDecoder({0: 9, 1: 9}, pause_after=0)

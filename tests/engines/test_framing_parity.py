@@ -22,6 +22,8 @@ STEPS = st.lists(
         st.tuples(st.just("read"), st.integers(0, 32)),
         st.tuples(st.just("resume"), st.none()),
         st.tuples(st.just("pause_after"), st.sampled_from([-1, 0, 1, 3])),
+        st.tuples(st.just("most_frames"), st.sampled_from([-1, 0, 1, 2, 5])),
+        st.tuples(st.just("discard"), st.none()),
         st.tuples(
             st.just("cap"), st.tuples(TYPES, st.none() | st.integers(-1, 70) | st.just(2**31))
         ),
@@ -90,6 +92,10 @@ def life(engine: ModuleType, stream: bytes, steps: list[tuple[str, Any]]) -> lis
             seen.append(outcome(decoder.resume))
         elif step == "pause_after":
             decoder.pause_after = value
+        elif step == "most_frames":
+            decoder.most_frames = value
+        elif step == "discard":
+            decoder.discard()
         else:
             seen.append(outcome(lambda value=value: decoder.set_cap(*value)))
         seen.append(state(decoder))
