@@ -56,6 +56,11 @@ class NodeConfig:
     # ten minutes, long enough to notice and short enough for a fault that was ours.
     refusal_time: float = 600.0
 
+    # --- reputation ------------------------------------------------------------------------
+    # The first ban of an address; who does it again is banned longer. As Bitcoin Core lets its
+    # operator turn 24 hours with -bantime: shorter, since a ban here needs no operator.
+    ban_time: float = 3600.0
+
     # --- addresses -------------------------------------------------------------------------
     # Addresses of this machine and of private networks are spared the rules that tell strangers
     # apart by their address (netgroups, bans of hosts, one attempt per interval).
@@ -96,6 +101,14 @@ class NodeConfig:
     mempool_transactions: int = 5120  # go-ethereum: GlobalSlots 4096 + GlobalQueue 1024
     mempool_bytes: int = 64 * _MIB  # far above 5120 transfers, bounds those with much data
 
+    # --- limits ----------------------------------------------------------------------------
+    # All that peers can make a node hold in memory, the mempool and a sync's windows included: a
+    # quarter of the smallest machine that a node is run on, 1 GiB.
+    byte_budget: int = 256 * _MIB
+    # Multiplies what each peer may send (`network/rates.py`). A million lifts these limits in
+    # effect, for closed networks and benchmarks.
+    rate_limits: float = 1.0
+
     # --- storage ---------------------------------------------------------------------------
     map_size: int = 64 * 1024 * _MIB  # address space only; LMDB's file grows as it is filled
 
@@ -111,6 +124,8 @@ class NodeConfig:
             "headers_per_request": 1,
             "trusted_headers_per_request": 1,
             "blocks_per_request": 1,
+            "byte_budget": 32 * _MIB,  # the largest reply, an inbox, small windows
+            "rate_limits": 0.001,
         }
         high: dict[str, float] = {
             "max_inflight": 255,  # u8 in HELLO

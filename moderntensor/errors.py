@@ -158,11 +158,13 @@ class ConnectError(NetworkError):
 
 
 class HandshakeError(NetworkError):
-    """The other side's HELLO is not acceptable. `code` is the DISCONNECT code."""
+    """The other side's HELLO is not acceptable. `code` is the DISCONNECT code, `offence` the name
+    of what is wrong with its conduct, if something is."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, offence: str | None = None) -> None:
         self.code = code
         self.reason = reason
+        self.offence = offence
         super().__init__(code, reason)
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from .host import Host
 from .limits import DIAL_CONCURRENCY
 from .messages import DisconnectCode, GetPeersMessage, PeersMessage
 from .peer import Peer
-from .refusals import PUNISHED, Refusals, refusal_key
+from .reputation import AVOIDED
 
 __all__ = ["Discovery"]
 
@@ -33,11 +33,10 @@ class Discovery:
     Peers are asked for addresses when they connect and one of them in every interval.
     """
 
-    def __init__(self, host: Host, dialer: Dialer, refusals: Refusals) -> None:
-        """Dials through `dialer`, and nobody who is among `refusals`."""
+    def __init__(self, host: Host, dialer: Dialer) -> None:
+        """Dials through `dialer`."""
         self._host = host
         self._dialer = dialer
-        self._refusals = refusals
         self._wake = asyncio.Event()
         self._next_ask = 0.0
 
@@ -104,9 +103,10 @@ class Discovery:
             return
         groups = [netgroup(peer.host_address) for peer in host.table if peer.outbound]
         for entry in host.book.due(now, count, wanted=self._wanted(), groups=groups):
-            left = self._refusals.remaining(refusal_key(entry.host, entry.port), now)
+            left = host.reputation.refused(entry.host, entry.port)
             if left:
-                host.book.postpone(entry.host, entry.port, left)
+                # Looked at again before that: a ban can be lifted.
+                host.book.postpone(entry.host, entry.port, min(left, host.config.redial_interval))
             else:
                 # Until the outcome is known, as if it had failed: one attempt per interval.
                 host.book.postpone(entry.host, entry.port, host.config.connect_timeout)
@@ -126,7 +126,7 @@ class Discovery:
             host.book.failed(entry.host, entry.port)
             if isinstance(error, HandshakeError) and error.code == DisconnectCode.SELF:
                 host.book.is_own(entry.host, entry.port)  # a name of ours
-            elif isinstance(error, HandshakeError) and error.code in PUNISHED:
+            elif isinstance(error, HandshakeError) and error.code in AVOIDED:
                 host.book.postpone(entry.host, entry.port, host.config.refusal_time)
         else:
             host.book.succeeded(entry.host, entry.port, peer.node_id, peer.host_address)

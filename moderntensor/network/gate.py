@@ -14,8 +14,10 @@ from .handshake import Handshake, check_hello
 from .host import GateHost
 from .limits import CLOSING_CONNECTIONS, PENDING_HANDSHAKES
 from .messages import DisconnectCode, HelloMessage
+from .offences import offence_of_code
 from .peer import Peer
-from .refusals import PUNISHED, Refusals, refusal_key
+from .refusals import Refusals
+from .reputation import AVOIDED
 
 __all__ = ["Gate"]
 
@@ -34,7 +36,6 @@ class Gate:
         self.runtime: Runtime = host.runtime
         self.config: NodeConfig = host.config
         self.read_buffer = new_read_buffer()
-        self.refusals = Refusals()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}
         self._pending: dict[Handshake, None] = {}
@@ -60,14 +61,6 @@ class Gate:
         """Wait until no socket is open."""
         while self._connections:
             await next(iter(self._connections)).connection.wait_closed()
-
-    def refuse(self, host: str, port: int) -> None:
-        """Neither dial nor admit this address for the time that the configuration gives."""
-        now, seconds = self.runtime.loop_time(), self.config.refusal_time
-        if not port and is_local(host):
-            return  # nobody in particular: all who do not listen on this machine
-        self.refusals.refuse(refusal_key(host, port), now, seconds)
-        self._node.book.postpone(host, port, seconds)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -132,8 +125,8 @@ class Gate:
             raise HandshakeError(DisconnectCode.SHUTTING_DOWN, "shutting down")
         if not handshake.outbound:
             host, _ = handshake.connection.remote_address or ("", 0)
-            key = refusal_key(host, hello.listen_port)
-            left = self.refusals.remaining(key, self.runtime.loop_time())
+            proved = handshake.connection.remote_key
+            left = self._node.reputation.refused(host, hello.listen_port, proved)
             if left:
                 handshake.retry_after = int(left) + 1
                 raise HandshakeError(DisconnectCode.BANNED, "refused for a while")
@@ -163,11 +156,18 @@ class Gate:
     def _failed(self, handshake: Handshake) -> None:
         remote, error = handshake.connection.remote_address, handshake.error
         logger.debug("no handshake with %s: %s", remote, error)
-        if isinstance(error, HandshakeError) and remote is not None and handshake.outbound:
-            if error.code == DisconnectCode.SELF:
+        if not isinstance(error, HandshakeError) or remote is None:
+            return
+        outbound, reputation = handshake.outbound, self._node.reputation
+        if error.code == DisconnectCode.SELF:
+            if outbound:
                 self._node.book.is_own(*remote)
-            elif error.code in PUNISHED:
-                self.refuse(*remote)
+        elif error.offence is not None or (outbound and error.code in AVOIDED):
+            offence = offence_of_code(error.code, error.offence)
+            verdict = reputation.punish_stranger(*remote, offence, error.reason, outbound=outbound)
+            if outbound:
+                self._node.book.postpone(*remote, verdict.refused_for)
+            reputation.part_from_banned()
 
     # --- closing ---------------------------------------------------------------------------
 

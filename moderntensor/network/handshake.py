@@ -26,6 +26,7 @@ from .messages import (
     MessageCodec,
     MessageType,
 )
+from .offences import Offence
 from .peer import Peer
 from .protocol import PROTOCOL_VERSION
 
@@ -69,7 +70,11 @@ def check_hello(
     if theirs.node_id == ours.node_id or theirs.nonce in own_nonces:
         raise HandshakeError(DisconnectCode.SELF, "connected to itself")
     if proved_id is not None and theirs.node_id != proved_id:
-        raise HandshakeError(DisconnectCode.IDENTITY, "node_id is not the key of the transport")
+        raise HandshakeError(
+            DisconnectCode.IDENTITY,
+            "node_id is not the key of the transport",
+            Offence.FALSE_IDENTITY,
+        )
     if expected_id is not None and theirs.node_id != expected_id:
         raise HandshakeError(DisconnectCode.IDENTITY, "another node_id than expected")
 

@@ -18,6 +18,7 @@ from ..errors import ConfigError, NetworkError
 from ..runtime import Runtime
 from .addressbook import AddressBook
 from .addresses import is_loopback, parse_address, to_wire
+from .bans import OPERATOR, Ban, Bans
 from .callbacks import tell
 from .dialer import Dialer
 from .discovery import Discovery
@@ -36,7 +37,7 @@ from .messages import (
 )
 from .peer import Peer
 from .peers import PeerTable
-from .refusals import PUNISHED
+from .reputation import Reputation
 from .serving import Server
 from .tasks import TaskSet
 
@@ -106,9 +107,11 @@ class P2PNode:
         self.book = AddressBook(self.config, self.runtime, self.node_id)
         for address in self.bootstrap_nodes:
             self.book.add_bootstrap(*parse_address(address))
+        self.bans = Bans(self.runtime)
+        self.reputation = Reputation(self.config, self.runtime, self.bans, peers=lambda: self.table)
         self.gate = Gate(self)
         self.dialer = Dialer(self, self.gate)
-        self.discovery = Discovery(self, self.dialer, self.gate.refusals)
+        self.discovery = Discovery(self, self.dialer)
         self.router: Router[Peer] = Router(self._answer)
         self.gossip = Gossip(self)
         self.server = Server(self, self.gossip.relayed)
@@ -238,6 +241,22 @@ class P2PNode:
         peer.disconnect(DisconnectCode.SHUTTING_DOWN, "disconnected by its user")
         return True
 
+    def ban(self, key: str, seconds: float, reason: str = OPERATOR) -> Ban:
+        """Neither dial nor admit whom `key` names, and part from those who are connected: an IP
+        address, a network (``10.0.0.0/8``), ``host:port`` or a node id (64 hex digits).
+
+        Kept over a restart where the node has a data directory. Raises `ConfigError`.
+        """
+        return self.reputation.ban(key, seconds, reason)
+
+    def lift_ban(self, key: str) -> bool:
+        """End a ban, by this key; whether there was one. Raises `ConfigError`."""
+        return self.reputation.lift(key)
+
+    def list_bans(self) -> list[Ban]:
+        """The bans in force, the one that ends first in front."""
+        return self.bans.list()
+
     def get_best_peer(self) -> Peer | None:
         """The peer that claims the greatest height; among equals the quickest."""
         return max(
@@ -328,9 +347,11 @@ class P2PNode:
         self.table.remove(peer)
         who = "dropped" if peer.dropped_by_us else "lost"
         code = f", code {peer.drop_code}" if peer.drop_code is not None else ""
-        logger.info("%s %s: %s%s", who, peer, peer.drop_reason, code)
-        if peer.drop_code in PUNISHED and (peer.dropped_by_us or peer.outbound):
-            self.gate.refuse(peer.host_address, peer.dial_port)
+        if peer.offence is None:  # else its line stands already
+            logger.info("%s %s: %s%s", who, peer, peer.drop_reason, code)
+        refused = self.reputation.parted(peer)
+        if refused:
+            self.book.postpone(peer.host_address, peer.dial_port, refused)
         self.book.parted(peer.host_address, peer.dial_port)
         if peer.announced:
             tell(self.on_peer_disconnected, peer, self.tasks if self.running else None)

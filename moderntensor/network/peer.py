@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -46,9 +47,12 @@ from .messages import (
     Reply,
     Request,
 )
+from .offences import Offence, offence_of_code, offence_of_frame
+from .reputation import Reputation
 from .requests import RequestTable
 from .serving_queue import ServingQueue
 from .tasks import TaskSet
+from .text import printable
 
 __all__ = ["Peer", "PeerHost", "PeerInfo"]
 
@@ -68,7 +72,6 @@ _NEWS = {
     int(kind): _DECODERS[kind]
     for kind in (MessageType.NEW_TRANSACTION, MessageType.NEW_BLOCK, MessageType.NEW_BLOCK_HASHES)
 }
-_REASON_LIMIT = 256  # the protocol: DISCONNECT.reason
 
 
 class PeerHost(Protocol):
@@ -76,6 +79,7 @@ class PeerHost(Protocol):
 
     config: NodeConfig
     runtime: Runtime
+    reputation: Reputation
     router: Router[Peer]
     tasks: TaskSet
 
@@ -142,6 +146,7 @@ class Peer:
         self.drop_code: int | None = None
         self.drop_reason = ""
         self.dropped_by_us = False
+        self.offence: Offence | None = None  # for which we dropped it
         self.announced = False  # the node's user was told of it
         self._left = False
 
@@ -182,6 +187,11 @@ class Peer:
     def closed(self) -> bool:
         """Whether nothing can be sent to it any more."""
         return self.connection.closing
+
+    @property
+    def proved_id(self) -> bytes | None:
+        """Its id, where the transport has proved it."""
+        return self.connection.remote_key
 
     @property
     def listen_address(self) -> str | None:
@@ -269,13 +279,29 @@ class Peer:
             return
         self.connection.close(PeerDisconnectedError(text))
 
+    def punish(self, offence: Offence, detail: str = "") -> None:
+        """It did something wrong: its address gets the points, and if they or the offence demand
+        it, it is disconnected or banned. Also for one that has left already."""
+        self._punish(offence, offence.code, detail, drop=False)
+
     def breach(self, error: ProtocolViolationError) -> None:
-        """It broke a rule of the protocol: `disconnect` for that."""
+        """It broke a rule of the protocol: `punish` it, and part in any case."""
+        offence = offence_of_code(error.code, error.offence)
         try:
             code = DisconnectCode(error.code)
         except ValueError:  # a handler's invention
-            code = DisconnectCode.PROTOCOL_ERROR
-        self.disconnect(code, error.reason)
+            code = offence.code
+        self._punish(offence, code, error.reason, drop=True)
+
+    def _punish(self, offence: Offence, code: DisconnectCode, detail: str, *, drop: bool) -> None:
+        reputation = self._host.reputation
+        verdict = reputation.punish(self, offence, detail, drop=drop)
+        if verdict.drop and not self._left:
+            self.offence = offence
+            why = detail or offence.value.replace("_", " ")
+            self.disconnect(code, why, retry_after=math.ceil(verdict.refused_for))
+        if verdict.banned_for:
+            reputation.part_from_banned()
 
     def _gone(self, code: int | None, reason: str, *, by_us: bool) -> None:
         if self._left:
@@ -306,7 +332,7 @@ class Peer:
         except ProtocolViolationError as error:
             self.breach(error)
         except DecodeError as error:
-            self.disconnect(DisconnectCode.PROTOCOL_ERROR, str(error))
+            self.punish(Offence.MALFORMED, str(error))
         except PeerDisconnectedError as error:  # it said goodbye, or we closed it meanwhile
             self.connection.close(error)
         except PeerBusyError as error:
@@ -314,16 +340,21 @@ class Peer:
 
     def on_error(self, error: FrameError) -> None:
         """Called by the connection: no further frame can be read."""
-        self.disconnect(DisconnectCode.PROTOCOL_ERROR, str(error))
+        self.punish(offence_of_frame(error), str(error))
 
     def on_closed(self, reason: BaseException | None) -> None:
         """Called by the connection, once: the socket is gone."""
         if isinstance(reason, ProtocolViolationError):
+            if not self._left:
+                self.offence = offence_of_code(reason.code, reason.offence)
+                self._host.reputation.punish(self, self.offence, reason.reason)
             self._gone(reason.code, reason.reason, by_us=True)
         self._gone(None, str(reason) if reason is not None else "closed by the peer", by_us=False)
 
     def _on_second_hello(self, frame: framing.Frame) -> None:
-        raise ProtocolViolationError(DisconnectCode.PROTOCOL_ERROR, "a second HELLO")
+        raise ProtocolViolationError(
+            DisconnectCode.PROTOCOL_ERROR, "a second HELLO", Offence.UNEXPECTED_MESSAGE
+        )
 
     def _on_disconnect(self, frame: framing.Frame) -> None:
         message = DisconnectMessage.decode(frame.payload)
@@ -407,9 +438,3 @@ class Peer:
         more = f" ({self._logs_kept_back} lines kept back)" if self._logs_kept_back else ""
         self._logs_kept_back = 0
         logger.log(level, "%s: " + text + "%s", self, *args, more, exc_info=exc_info)
-
-
-def printable(text: str) -> str:
-    """`text` as a DISCONNECT reason may hold it: printable ASCII, at most 256 characters."""
-    safe = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return safe if len(safe) <= _REASON_LIMIT else safe[: _REASON_LIMIT - 3] + "..."

@@ -20,7 +20,7 @@ from moderntensor.network.messages import (
     PeersMessage,
 )
 from moderntensor.network.p2p import P2PNode
-from moderntensor.network.refusals import Refusals, refusal_key
+from moderntensor.network.refusals import Refusals
 from moderntensor.runtime import Runtime
 
 LOOPBACK = "127.0.0.1"
@@ -269,11 +269,6 @@ def test_refusals_end_and_are_bounded() -> None:
     assert len(refusals) == 3
     assert refusals.remaining("9", 0.0) == 109.0
     assert refusals.remaining("0", 0.0) == 0.0
-
-
-def test_a_refusal_falls_on_a_public_address_as_a_whole() -> None:
-    assert refusal_key("8.8.8.8", 1) == refusal_key("8.8.8.8", 2)
-    assert refusal_key(LOOPBACK, 1) != refusal_key(LOOPBACK, 2)
 
 
 def test_a_name_and_where_it_led_share_their_fate() -> None:

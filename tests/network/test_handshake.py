@@ -161,7 +161,8 @@ async def test_strangers_are_dropped_without_a_word(data: bytes) -> None:
         raw.write(data)
         assert await raw.read_any() is None
         assert not node.peers
-        assert not len(node.gate.refusals)
+        assert not node.reputation.counts.offences
+        assert not node.list_bans()
 
 
 async def test_who_says_nothing_or_dribbles_has_to_be_done_in_time() -> None:
