@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from ..backend import headers
@@ -22,7 +22,7 @@ from .lookup import (
 )
 from .prepared import split_body
 from .provisional import checked_span, first_height
-from .state import Account, read_account
+from .state import Account, decode_funds, read_account, read_encoded
 from .transaction import Transaction, TransactionReceipt
 
 MAX_HEADERS_RANGE: Final = 65_535  # what the count of a list16 can say
@@ -170,6 +170,11 @@ class ChainReader:
         """An account as of the head; nonce 0 and balance 0 where there is none."""
         with self.store.read() as txn:
             return read_account(txn, address)
+
+    def get_funds(self, addresses: Sequence[bytes]) -> list[tuple[int, int]]:
+        """Nonce and balance of each address, all as of one head; zeros where there is none."""
+        with self.store.read() as txn:
+            return [decode_funds(read_encoded(txn, address)) for address in addresses]
 
     # --- validators that broke the rules ----------------------------------------------------
 

@@ -4,31 +4,36 @@ For each sender the pool keeps a run of nonces from the account's on, a bounded 
 and no more than the account can pay for all together. A transaction replaces one of the same
 nonce only at a gas price 10 % higher. When the pool is full, the last transaction of the sender
 who is worth least makes room: a sender is worth the lowest price of its run, since nothing
-behind that can be included first, and nothing while a nonce is missing at its beginning.
+behind that can be included first, and nothing while a nonce is missing at its beginning. What
+has waited for hours leaves.
 """
 
 from __future__ import annotations
 
 import heapq
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Final, Protocol
 
-from sortedcontainers import SortedList  # type: ignore[import-untyped]
+from sortedcontainers import SortedKeyList, SortedList  # type: ignore[import-untyped]
 
 from ..errors import EncodeError, InvalidTransactionError
 from .block import Block, decode_body
 from .chain_types import HeadChanged
 from .genesis import ChainConfig
-from .transaction import MAX_TRANSACTION_SIZE, Transaction
+from .transaction import MAX_TRANSACTION_SIZE, Transaction, identify
+from .waiting import ENTRY_OVERHEAD, Entry, Sender
 
-__all__ = ["ALWAYS_INVALID", "Mempool"]
+__all__ = ["ALWAYS_INVALID", "MIN_BYTES", "Mempool"]
 
 DEFAULT_MAX_BYTES: Final = 64 * 1024 * 1024  # far above what so many transfers need
 DEFAULT_MAX_TRANSACTIONS: Final = 5120  # go-ethereum: GlobalSlots 4096 + GlobalQueue 1024
-MAX_NONCE_GAP: Final = 64  # go-ethereum: AccountQueue, transactions one sender may have waiting
-MAX_NONCE: Final = 2**64 - 1
+DEFAULT_LIFETIME: Final = 3 * 3600.0  # seconds; go-ethereum: Lifetime
 REPLACEMENT_PERCENT: Final = 10  # go-ethereum: PriceBump
+SENDER_SHARE: Final = 8  # one sender has an eighth of the bytes: 64 of the largest by default
+MIN_BYTES: Final = MAX_TRANSACTION_SIZE + ENTRY_OVERHEAD  # room for one
 
 ALWAYS_INVALID: Final = frozenset(
     {"encoding", "chain_id", "signature", "gas_limit", "block_gas", "gas_price"}
@@ -51,60 +56,15 @@ class _Chain(Protocol):
     @property
     def config(self) -> ChainConfig: ...
     def get_account(self, address: bytes, /) -> _Account: ...
+    def get_funds(self, addresses: Sequence[bytes], /) -> Sequence[tuple[int, int]]: ...
     def body_of(self, block_hash: bytes, /) -> bytes | None: ...
-
-
-class _Entry:
-    __slots__ = ("arrival", "size", "transaction")
-
-    def __init__(self, transaction: Transaction, size: int, arrival: int) -> None:
-        self.transaction = transaction
-        self.size = size
-        self.arrival = arrival
-
-
-class _Sender:
-    """One sender's transactions by nonce, and how much they are worth to the pool."""
-
-    __slots__ = ("address", "balance", "by_nonce", "nonce", "worth")
-
-    def __init__(self, address: bytes) -> None:
-        self.address = address
-        self.nonce = 0
-        self.balance = 0
-        self.by_nonce: dict[int, _Entry] = {}
-        self.worth: tuple[int, int, bytes] = (0, 0, address)
-
-    def window(self) -> range:
-        """The nonces that may wait. The last one of 64 bits can never be followed: unused."""
-        return range(self.nonce, min(self.nonce + MAX_NONCE_GAP, MAX_NONCE))
-
-    def run(self) -> list[_Entry]:
-        """What could be included, in order: from the account's nonce on, without a gap."""
-        found = []
-        nonce = self.nonce
-        while (entry := self.by_nonce.get(nonce)) is not None:
-            found.append(entry)
-            nonce += 1
-        return found
-
-    def cost(self) -> int:
-        """The most that all transactions together can take from the account."""
-        return sum(entry.transaction.max_cost for entry in self.by_nonce.values())
-
-    def weigh(self) -> None:
-        """Bring `worth` up to date. Ties: who came last goes first, the address settles."""
-        entries = self.by_nonce.values()
-        complete = len(self.run()) == len(entries)
-        price = min((entry.transaction.gas_price for entry in entries), default=0)
-        newest = max((entry.arrival for entry in entries), default=0)
-        self.worth = (price if complete else 0, -newest, self.address)
 
 
 class Mempool:
     """The transactions that wait. Thread-safe; what it hands out stays valid.
 
-    `chain` needs `config`, `get_account(address)` and, to follow the head, `body_of(hash)`.
+    `chain` needs `config`, `get_account(address)` and, to follow the head, `get_funds(addresses)`
+    and `body_of(hash)`.
     """
 
     def __init__(
@@ -113,19 +73,27 @@ class Mempool:
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
         max_transactions: int = DEFAULT_MAX_TRANSACTIONS,
+        lifetime: float = DEFAULT_LIFETIME,
     ) -> None:
-        """Bounds: encoded bytes (at least one transaction's 131,068), and a count."""
-        if max_bytes < MAX_TRANSACTION_SIZE or max_transactions < 1:
+        """Bounds: bytes of memory (at least `MIN_BYTES`, 133,116), a count, and the seconds that
+        a transaction may wait (see `expire`)."""
+        if max_bytes < MIN_BYTES or max_transactions < 1:
             raise ValueError("a pool has room for one transaction at least")
         self._chain = chain
         self._max_bytes = max_bytes
         self._max_transactions = max_transactions
+        self._sender_bytes = max(max_bytes // SENDER_SHARE, MIN_BYTES)
+        self._lifetime = lifetime
         self._lock = threading.RLock()
-        self._by_hash: dict[bytes, _Entry] = {}
-        self._senders: dict[bytes, _Sender] = {}
+        self._by_hash: dict[bytes, Entry] = {}
+        self._senders: dict[bytes, Sender] = {}
         self._by_worth: SortedList[tuple[int, int, bytes]] = SortedList()
+        self._by_age: SortedKeyList[Entry] = SortedKeyList(key=attrgetter("arrival"))
+        self._returned: dict[bytes, None] = {}
         self._bytes = 0
         self._arrivals = 0
+        self._clock: float | None = None  # what `expire` was told last
+        self._elapsed = 0.0  # by that clock, since it was told first
 
     # --- looking ---------------------------------------------------------------------------
 
@@ -137,7 +105,7 @@ class Mempool:
 
     @property
     def size(self) -> int:
-        """Encoded bytes of all transactions."""
+        """Bytes of memory that all transactions take, as far as they can be counted."""
         return self._bytes
 
     def get(self, transaction_hash: bytes) -> Transaction | None:
@@ -155,7 +123,7 @@ class Mempool:
         with self._lock:
             sender = self._senders.get(address)
             if sender is not None:
-                return sender.nonce + len(sender.run())
+                return sender.nonce + sum(1 for _ in sender.run())
         return self._chain.get_account(address).nonce
 
     def select(self, gas_limit: int, max_bytes: int) -> list[Transaction]:
@@ -165,15 +133,15 @@ class Mempool:
         whose next transaction does not fit is passed over.
         """
         with self._lock:
-            runs = [iter(sender.run()) for sender in self._senders.values()]
+            runs = [iter(tuple(sender.run())) for sender in self._senders.values()]
         heads: list[tuple[int, int, int]] = []
-        current: dict[int, _Entry] = {}
+        current: dict[int, Entry] = {}
 
         def advance(which: int) -> None:
             entry = next(runs[which], None)
             if entry is not None:
                 current[which] = entry
-                heapq.heappush(heads, (-entry.transaction.gas_price, entry.arrival, which))
+                heapq.heappush(heads, (-entry.price, entry.arrival, which))
 
         for which in range(len(runs)):
             advance(which)
@@ -182,7 +150,7 @@ class Mempool:
         while heads:
             _, _, which = heapq.heappop(heads)
             entry = current[which]
-            used, length = entry.transaction.intrinsic_gas, entry.size + 4
+            used, length = entry.transaction.intrinsic_gas, entry.length + 4
             if used <= gas and length <= room:
                 gas -= used
                 room -= length
@@ -198,7 +166,8 @@ class Mempool:
         InvalidTransactionError otherwise, with one of the rules in `ALWAYS_INVALID`, or
         "nonce" (used already, or more than 64 ahead of the account), "balance" (the account
         cannot pay for this and all that waits), "replacement" (another one of this nonce pays
-        as much, or up to 10 % less) or "full" (the pool is, of dearer ones).
+        as much, or up to 10 % less) or "full" (the pool is, of dearer ones, or its sender's
+        share of it).
         """
         config = self._chain.config
         try:
@@ -214,30 +183,32 @@ class Mempool:
             self._insert(transaction, len(transaction.encode()), address)
         return True
 
-    def _insert(self, transaction: Transaction, size: int, address: bytes) -> None:
+    def _insert(self, transaction: Transaction, length: int, address: bytes) -> None:
         account = self._chain.get_account(address)
-        sender = self._senders.get(address) or _Sender(address)
-        self._refresh(sender, account)
+        sender = self._senders.get(address) or Sender(address)
+        self._refresh(sender, account.nonce, account.balance)
         nonce = transaction.nonce
         if nonce not in sender.window():
             raise _invalid(transaction, "nonce", f"{nonce}, its sender is at {account.nonce}")
+        entry = Entry(transaction, length, self._arrivals + 1, self._elapsed)
         replaced = sender.by_nonce.get(nonce)
-        cost = sender.cost() + transaction.max_cost
+        cost, size = sender.cost + entry.cost, sender.size + entry.size
         if replaced is not None:
-            price = replaced.transaction.gas_price
-            if transaction.gas_price * 100 < price * (100 + REPLACEMENT_PERCENT):
+            if entry.price * 100 < replaced.price * (100 + REPLACEMENT_PERCENT):
                 raise _invalid(
                     transaction,
                     "replacement",
-                    f"gas price {transaction.gas_price}, over {price} by less than 10 %",
+                    f"gas price {entry.price}, over {replaced.price} by less than 10 %",
                 )
-            cost -= replaced.transaction.max_cost
+            cost -= replaced.cost
+            size -= replaced.size
         if cost > account.balance:
             raise _invalid(transaction, "balance", f"{account.balance}, {cost} are needed")
+        if size > self._sender_bytes:
+            raise _invalid(transaction, "full", f"{size} bytes of one sender would wait")
         self._arrivals += 1
         if replaced is not None:
             self._drop(sender, replaced)
-        entry = _Entry(transaction, size, self._arrivals)
         self._keep(sender, entry)
         gone = self._make_room()
         if transaction.hash not in self._by_hash:
@@ -249,16 +220,35 @@ class Mempool:
                     self._keep(owner, other)
             raise _invalid(transaction, "full", f"{len(self)} transactions of more worth wait")
 
-    def _make_room(self) -> list[tuple[_Sender, _Entry]]:
+    def _make_room(self) -> list[tuple[Sender, Entry]]:
         """Drop what is worth least until the rest fits; what was dropped."""
         gone = []
         while len(self._by_hash) > self._max_transactions or self._bytes > self._max_bytes:
             _, _, address = self._by_worth[0]
             sender = self._senders[address]
-            entry = sender.by_nonce[max(sender.by_nonce)]
+            entry = sender.last()
             self._drop(sender, entry)
             gone.append((sender, entry))
         return gone
+
+    # --- time ------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> int:
+        """Drop what has waited for longer than `lifetime`; how many. To be called now and then.
+
+        `now` is in seconds of a clock that does not jump (the loop's). What is added between two
+        calls counts from the earlier of them.
+        """
+        with self._lock:
+            if self._clock is not None:
+                self._elapsed += max(0.0, now - self._clock)
+            self._clock = now
+            count = 0
+            while self._by_age and self._by_age[0].since + self._lifetime < self._elapsed:
+                entry = self._by_age[0]
+                self._drop(self._senders[entry.transaction.sender], entry)
+                count += 1
+            return count
 
     # --- following the chain ---------------------------------------------------------------
 
@@ -282,30 +272,44 @@ class Mempool:
             for _, block_hash in reversed(event.reverted):
                 returning = self._transactions_of(block_hash)[:room]
                 room -= len(returning)
+                identify(returning)  # all senders in one go
                 for transaction in returning:
                     # Most are in the new chain as well: their nonces are used, which is no fault.
                     with suppress(InvalidTransactionError):
-                        self.add(transaction)
+                        if self.add(transaction):
+                            self._returned[transaction.hash] = None
+            while len(self._returned) > self._max_transactions:
+                del self._returned[next(iter(self._returned))]
+
+    def take_returned(self) -> list[Transaction]:
+        """What reorganisations have brought back since the last call and still waits: it is news
+        again."""
+        with self._lock:
+            returned, self._returned = self._returned, {}
+            entries = (self._by_hash.get(tx_hash) for tx_hash in returned)
+            return [entry.transaction for entry in entries if entry is not None]
 
     def _transactions_of(self, block_hash: bytes) -> tuple[Transaction, ...]:
         body = self._chain.body_of(block_hash)
         return () if body is None else decode_body(body)
 
     def _revalidate(self) -> None:
-        """Compare all that waits with the accounts as they are now: one read per sender."""
-        for sender in list(self._senders.values()):
-            self._refresh(sender, self._chain.get_account(sender.address))
+        """Compare all that waits with the accounts as they are now."""
+        senders = list(self._senders.values())
+        funds = self._chain.get_funds([sender.address for sender in senders])
+        for sender, (nonce, balance) in zip(senders, funds, strict=True):
+            self._refresh(sender, nonce, balance)
 
-    def _refresh(self, sender: _Sender, account: _Account) -> None:
+    def _refresh(self, sender: Sender, nonce: int, balance: int) -> None:
         """Take note of the account as it is now, and drop what it has made impossible."""
-        if (account.nonce, account.balance) == (sender.nonce, sender.balance):
+        if (nonce, balance) == (sender.nonce, sender.balance):
             return
-        sender.nonce, sender.balance = account.nonce, account.balance
+        sender.nonce, sender.balance = nonce, balance
         window = sender.window()
-        for nonce in [nonce for nonce in sender.by_nonce if nonce not in window]:
-            self._drop(sender, sender.by_nonce[nonce])
-        while sender.cost() > account.balance:  # nothing costs nothing: it ends
-            self._drop(sender, sender.by_nonce[max(sender.by_nonce)])
+        for gone in [other for other in sender.by_nonce if other not in window]:
+            self._drop(sender, sender.by_nonce[gone])
+        while sender.cost > balance:  # nothing costs nothing: it ends
+            self._drop(sender, sender.last())
         if sender.by_nonce:
             self._weigh(sender)
 
@@ -316,16 +320,18 @@ class Mempool:
         if entry is not None:
             self._drop(self._senders[entry.transaction.sender], entry)
 
-    def _keep(self, sender: _Sender, entry: _Entry) -> None:
+    def _keep(self, sender: Sender, entry: Entry) -> None:
         self._senders[sender.address] = sender
-        sender.by_nonce[entry.transaction.nonce] = entry
+        sender.keep(entry)
         self._by_hash[entry.transaction.hash] = entry
+        self._by_age.add(entry)
         self._bytes += entry.size
         self._weigh(sender)
 
-    def _drop(self, sender: _Sender, entry: _Entry) -> None:
-        del sender.by_nonce[entry.transaction.nonce]
+    def _drop(self, sender: Sender, entry: Entry) -> None:
+        sender.drop(entry)
         del self._by_hash[entry.transaction.hash]
+        self._by_age.remove(entry)
         self._bytes -= entry.size
         if sender.by_nonce:
             self._weigh(sender)
@@ -333,7 +339,7 @@ class Mempool:
             self._by_worth.remove(sender.worth)
             del self._senders[sender.address]
 
-    def _weigh(self, sender: _Sender) -> None:
+    def _weigh(self, sender: Sender) -> None:
         self._by_worth.discard(sender.worth)
         sender.weigh()
         self._by_worth.add(sender.worth)

@@ -1,72 +1,20 @@
-"""The pool of waiting transactions: rules, bounds, order, and following the chain."""
+"""The pool of waiting transactions: rules, bounds and order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers.pools import ANN, BOB, CAT, GAS, KEYS, MIB, Account, Chain, check_books, refused, tx
 
-from moderntensor.blockchain.block import Block, BlockHeader, encode_body
-from moderntensor.blockchain.chain_types import ChainHead, HeadChanged
+from moderntensor.blockchain.block import encode_body
 from moderntensor.blockchain.crypto import KeyPair
 from moderntensor.blockchain.genesis import ChainConfig
-from moderntensor.blockchain.mempool import (
-    ALWAYS_INVALID,
-    MAX_NONCE_GAP,
-    Mempool,
-)
+from moderntensor.blockchain.mempool import ALWAYS_INVALID, MIN_BYTES, Mempool
 from moderntensor.blockchain.transaction import MAX_TRANSACTION_SIZE, Transaction
-from moderntensor.errors import InvalidTransactionError
-
-KEYS = [KeyPair.from_secret(bytes([n]) * 32) for n in range(1, 6)]
-ANN, BOB, CAT, *_ = KEYS
-GAS = 30_000_000
-MIB = 1024 * 1024
-
-
-class Account(NamedTuple):
-    nonce: int
-    balance: int
-
-
-class Chain:
-    """As much of a chain as the pool looks at."""
-
-    def __init__(self) -> None:
-        self.config = ChainConfig(chain_id=1, timestamp=0)
-        self.accounts = {key.address: Account(0, 10**12) for key in KEYS}
-        self.bodies: dict[bytes, bytes] = {}
-
-    def get_account(self, address: bytes) -> Account:
-        return self.accounts.get(address, Account(0, 0))
-
-    def body_of(self, block_hash: bytes) -> bytes | None:
-        return self.bodies.get(block_hash)
-
-    def give(self, key: KeyPair, *, nonce: int | None = None, balance: int | None = None) -> None:
-        old = self.accounts[key.address]
-        self.accounts[key.address] = Account(
-            old.nonce if nonce is None else nonce, old.balance if balance is None else balance
-        )
-
-    def block(self, transactions: Iterable[Transaction]) -> Block:
-        block = Block(
-            header=BlockHeader(
-                height=len(self.bodies) + 1,
-                timestamp=12,
-                previous_hash=bytes(32),
-                state_root=bytes(32),
-                validator=bytes(32),
-                gas_limit=GAS,
-            ),
-            transactions=tuple(transactions),
-        )
-        self.bodies[block.hash] = block.body
-        return block
+from moderntensor.blockchain.waiting import ENTRY_OVERHEAD, MAX_NONCE_GAP
 
 
 @pytest.fixture
@@ -81,40 +29,6 @@ def pool(chain: Chain) -> Iterator[Mempool]:
     check_books(made)
 
 
-def tx(key: KeyPair, nonce: int, price: int = 10, **changes: Any) -> Transaction:
-    values: dict[str, Any] = {"chain_id": 1, "to": CAT.address, "value": 1}
-    return Transaction.create(key, nonce=nonce, gas_price=price, **(values | changes))
-
-
-def changed(applied: Iterable[Block] = (), reverted: Iterable[Block] = ()) -> HeadChanged:
-    return HeadChanged(
-        ChainHead(1, bytes(32), 12, bytes(32)),
-        tuple((block.height, block.hash) for block in applied),
-        tuple((block.height, block.hash) for block in reverted),
-    )
-
-
-def refused(pool: Mempool, transaction: Transaction) -> str:
-    """The rule by which the pool refuses; whatever was there still is."""
-    before = set(pool.hashes())
-    with pytest.raises(InvalidTransactionError) as caught:
-        pool.add(transaction)
-    assert set(pool.hashes()) == before
-    return caught.value.rule
-
-
-def check_books(pool: Mempool) -> None:
-    """What the pool counts is what it holds, and what it would put in a block fits there."""
-    waiting = [pool.get(known) for known in pool.hashes()]
-    held = [transaction for transaction in waiting if transaction is not None]
-    assert len(held) == len(pool) == len(waiting)
-    assert sum(len(transaction.encode()) for transaction in held) == pool.size
-    assert len({(t.sender, t.nonce) for t in held}) == len(held)
-    senders = {t.sender for t in held}
-    assert set(pool._senders) == senders
-    assert sorted(s.worth for s in pool._senders.values()) == list(pool._by_worth)
-
-
 # --- adding --------------------------------------------------------------------------------
 
 
@@ -127,7 +41,7 @@ def test_what_is_added_is_there_once(pool: Mempool) -> None:
     assert transaction.hash in pool
     assert pool.get(transaction.hash) is transaction
     assert pool.hashes() == [transaction.hash]
-    assert (len(pool), pool.size) == (1, len(transaction.encode()))
+    assert (len(pool), pool.size) == (1, ENTRY_OVERHEAD)
     assert pool.get(bytes(32)) is None
 
 
@@ -211,7 +125,7 @@ def test_a_replacement_need_not_be_paid_for_twice(chain: Chain, pool: Mempool) -
 
 def test_a_replacement_that_has_no_room_replaces_nothing(chain: Chain) -> None:
     small = tx(ANN, 0, price=10)
-    pool = Mempool(chain, max_bytes=MAX_TRANSACTION_SIZE)
+    pool = Mempool(chain, max_bytes=MIN_BYTES + ENTRY_OVERHEAD)
     pool.add(small)
     pool.add(tx(BOB, 0, price=50, data=bytes(130_000)))
     assert refused(pool, tx(ANN, 0, price=11, data=bytes(2_000))) == "full"
@@ -298,16 +212,16 @@ def test_what_waits_behind_a_gap_is_worth_nothing(chain: Chain) -> None:
 
 
 def test_bytes_are_bounded_too(chain: Chain) -> None:
-    pool = Mempool(chain, max_bytes=MAX_TRANSACTION_SIZE)
+    pool = Mempool(chain, max_bytes=MIN_BYTES)
     for n, key in enumerate(KEYS):
         pool.add(tx(key, 0, 10 + n, data=bytes(60_000)))
-        assert pool.size <= MAX_TRANSACTION_SIZE
+        assert pool.size <= MIN_BYTES
     assert [t.gas_price for t in pool.select(GAS, MIB)] == [14, 13]
     check_books(pool)
 
 
 def test_what_is_refused_for_want_of_room_drives_nobody_out(chain: Chain) -> None:
-    pool = Mempool(chain, max_bytes=MAX_TRANSACTION_SIZE)
+    pool = Mempool(chain, max_bytes=MIN_BYTES)
     assert pool.add(tx(ANN, 0, 10))
     assert pool.add(tx(ANN, 1, 10))
     assert pool.add(tx(BOB, 0, 30, data=bytes(100_000)))
@@ -317,161 +231,10 @@ def test_what_is_refused_for_want_of_room_drives_nobody_out(chain: Chain) -> Non
     check_books(pool)
 
 
-@pytest.mark.parametrize("bounds", [{"max_bytes": 131_067}, {"max_transactions": 0}])
+@pytest.mark.parametrize("bounds", [{"max_bytes": MIN_BYTES - 1}, {"max_transactions": 0}])
 def test_bounds_leave_room_for_one(chain: Chain, bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="room for one"):
         Mempool(chain, **bounds)
-
-
-# --- following the chain -------------------------------------------------------------------
-
-
-def test_what_was_included_leaves(chain: Chain, pool: Mempool) -> None:
-    mine, next_one, other = tx(ANN, 0), tx(ANN, 1), tx(BOB, 0)
-    for transaction in (mine, next_one, other):
-        pool.add(transaction)
-    block = chain.block([mine])
-    chain.give(ANN, nonce=1)
-    pool.on_head_changed(changed([block]))
-    assert pool.hashes() == [next_one.hash, other.hash]
-    assert set(pool.select(GAS, MIB)) == {next_one, other}
-
-
-def test_what_another_transaction_made_impossible_leaves(chain: Chain, pool: Mempool) -> None:
-    pool.add(tx(ANN, 0))
-    pool.add(tx(ANN, 1))
-    elsewhere = tx(ANN, 0, value=7)  # signed by the same key, seen in a block only
-    chain.give(ANN, nonce=1)
-    pool.remove_included(chain.block([elsewhere]))
-    assert [t.nonce for t in pool.select(GAS, MIB)] == [1]
-    assert len(pool) == 1
-
-
-def test_an_account_that_became_poorer_keeps_what_it_can_pay(chain: Chain, pool: Mempool) -> None:
-    for nonce in range(4):
-        pool.add(tx(ANN, nonce))
-    chain.give(ANN, nonce=1, balance=2 * tx(ANN, 1).max_cost)
-    pool.on_head_changed(changed())
-    assert [t.nonce for t in pool.select(GAS, MIB)] == [1, 2]
-    assert len(pool) == 2
-
-
-def test_a_stale_view_of_a_sender_is_put_right_by_its_next_transaction(
-    chain: Chain, pool: Mempool
-) -> None:
-    pool.add(tx(ANN, 0))
-    pool.add(tx(ANN, 1))
-    chain.give(ANN, nonce=1)
-    pool.add(tx(ANN, 2))
-    assert [t.nonce for t in pool.select(GAS, MIB)] == [1, 2]
-    chain.give(ANN, nonce=3)
-    assert refused_and_cleared(pool, tx(ANN, 2, 100)) == "nonce"
-    assert len(pool) == 0
-
-
-def refused_and_cleared(pool: Mempool, transaction: Transaction) -> str:
-    with pytest.raises(InvalidTransactionError) as caught:
-        pool.add(transaction)
-    return caught.value.rule
-
-
-def test_what_was_reverted_comes_back(chain: Chain, pool: Mempool) -> None:
-    kept, lost, both = tx(ANN, 0), tx(BOB, 0), tx(CAT, 0)
-    second = tx(BOB, 1)
-    old = [chain.block([kept, lost]), chain.block([both, second])]
-    new = [chain.block([both]), chain.block([]), chain.block([])]
-    for key, nonce in ((ANN, 1), (BOB, 2), (CAT, 1)):
-        chain.give(key, nonce=nonce)
-    pool.add(tx(ANN, 1))
-    for key, nonce in ((ANN, 0), (BOB, 0), (CAT, 1)):
-        chain.give(key, nonce=nonce)
-    pool.on_head_changed(changed(new, old[::-1]))
-    assert {t.hash for t in pool.select(GAS, MIB)} == {
-        kept.hash,
-        lost.hash,
-        second.hash,
-        tx(ANN, 1).hash,
-    }
-    assert both.hash not in pool
-
-
-def test_what_cannot_be_paid_any_more_does_not_come_back(chain: Chain, pool: Mempool) -> None:
-    old = chain.block([tx(ANN, 0), tx(BOB, 0)])
-    chain.give(ANN, balance=0)
-    pool.on_head_changed(changed([], [old]))
-    assert [t.sender for t in pool.select(GAS, MIB)] == [BOB.address]
-
-
-def test_a_nonce_that_went_back_leaves_a_gap_and_not_an_error(chain: Chain, pool: Mempool) -> None:
-    chain.give(ANN, nonce=MAX_NONCE_GAP)
-    far, near = tx(ANN, MAX_NONCE_GAP), tx(BOB, 0)
-    pool.add(far)
-    pool.add(near)
-    chain.give(ANN, nonce=0)
-    pool.on_head_changed(changed([], [chain.block([])]))
-    assert pool.hashes() == [near.hash]  # too far ahead now
-
-
-def test_no_more_comes_back_than_there_is_room_for(chain: Chain) -> None:
-    pool = Mempool(chain, max_transactions=3)
-    old = [chain.block([tx(key, n) for key in (ANN, BOB)]) for n in range(5)]
-    pool.on_head_changed(changed([], old[::-1]))
-    assert len(pool) <= 3
-    assert all(t.nonce <= 1 for t in pool.select(GAS, MIB))
-    check_books(pool)
-
-
-def test_a_reverted_block_whose_body_is_gone_is_no_error(pool: Mempool) -> None:
-    stranger = Chain().block([tx(ANN, 0)])
-    pool.on_head_changed(changed([], [stranger]))
-    assert len(pool) == 0
-
-
-# --- everything at once --------------------------------------------------------------------
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), st.integers(0, 3), st.integers(0, 7), st.integers(1, 60)),
-        st.tuples(st.just("mine"), st.integers(1, 6)),
-        st.tuples(st.just("poor"), st.integers(0, 3), st.integers(0, 4)),
-        st.tuples(st.just("back"), st.integers(0, 3), st.integers(0, 3)),
-    ),
-    max_size=30,
-)
-
-
-@settings(max_examples=60)
-@given(steps)
-def test_whatever_happens_the_books_balance(script: list[Any]) -> None:
-    chain = Chain()
-    pool = Mempool(chain, max_transactions=7)
-    for step in script:
-        match step:
-            case ("add", who, nonce, price):
-                try:
-                    pool.add(tx(KEYS[who], nonce, price))
-                except InvalidTransactionError as error:
-                    assert error.rule not in ALWAYS_INVALID
-            case ("mine", count):
-                chosen = pool.select(count * 21_000, MIB)
-                assert len(chosen) <= count
-                for transaction in chosen:
-                    account = chain.get_account(transaction.sender)
-                    assert transaction.nonce == account.nonce
-                    assert transaction.max_cost <= account.balance
-                    chain.accounts[transaction.sender] = Account(
-                        account.nonce + 1, account.balance - transaction.max_cost
-                    )
-                pool.on_head_changed(changed([chain.block(chosen)]))
-                assert not any(transaction.hash in pool for transaction in chosen)
-            case ("poor", who, afford):
-                chain.give(KEYS[who], balance=afford * 21_001 * 30)
-                pool.on_head_changed(changed())
-            case ("back", who, nonce):
-                chain.give(KEYS[who], nonce=nonce)
-                pool.on_head_changed(changed([], [chain.block([])]))
-        assert len(pool) <= 7
-        check_books(pool)
 
 
 def test_threads_may_add_at_once(chain: Chain, pool: Mempool) -> None:
@@ -484,3 +247,35 @@ def test_threads_may_add_at_once(chain: Chain, pool: Mempool) -> None:
         added = sum(threads.map(add_all, range(0, 40, 10)))
     assert added == len(waiting) == len(pool)
     assert len(pool.select(GAS, MIB)) == len(waiting)
+
+
+def test_one_sender_has_its_share_of_the_room_and_no_more(chain: Chain) -> None:
+    pool = Mempool(chain, max_bytes=8 * 2 * MIN_BYTES)
+    chain.give(ANN, balance=10**15)
+    most = MAX_TRANSACTION_SIZE - 138
+    assert pool.add(tx(ANN, 0, data=bytes(most)))
+    assert pool.add(tx(ANN, 1, data=bytes(most)))
+    assert refused(pool, tx(ANN, 2, data=bytes(most))) == "full"
+    assert pool.add(tx(ANN, 1, 20, data=bytes(most)))  # takes the place of the other
+    assert pool.add(tx(BOB, 0, data=bytes(most)))
+    check_books(pool)
+
+
+@pytest.mark.parametrize(("senders", "each", "data"), [(200, 1, 0), (4, 50, 0), (100, 1, 700)])
+def test_what_it_counts_is_what_it_takes(senders: int, each: int, data: int) -> None:
+    keys = [KeyPair.from_secret((n + 1).to_bytes(32, "big")) for n in range(senders)]
+    chain = Chain()
+    for key in keys:
+        chain.accounts[key.address] = Account(0, 10**12)
+    encoded = [tx(key, n, data=bytes(data)).encode() for key in keys for n in range(each)]
+    pool = Mempool(chain)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for raw in encoded:
+            pool.add(Transaction.decode_hashed(raw))
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(pool) == len(encoded)
+    assert taken <= pool.size <= 4 * taken
