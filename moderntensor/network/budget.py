@@ -1,29 +1,261 @@
-"""Token buckets: how much of something is admitted per time."""
+"""The byte budget: all that peers can make this node hold in memory, bounded as a whole.
+
+Some things have a cap of their own (the mempool, the windows of a sync, what was relayed lately);
+these caps are shares of the budget where it is small. The rest is for what single peers hold: half
+a frame, messages that wait for their handlers, replies that wait to leave, hashes that are known
+of it. A peer has an account that is brought up to date as it is read from and written to.
+
+Over its share a peer is refused first: BUSY for what it asks, and it is not read from, unless it
+owes us replies. When all peers together are over theirs, who holds most is dropped: who is leaving
+anyway, then who has dialled us, then the others. A part is left to those whom we have dialled.
+"""
 
 from __future__ import annotations
 
-__all__ = ["TokenBucket"]
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from ..config import NodeConfig
+from .rates import TokenBucket
+
+__all__ = ["Account", "BudgetReport", "ByteBudget", "Holder", "Kind", "TokenBucket"]
+
+_KIB: Final = 1024
+_MIB: Final = 1024 * _KIB
+# What a peer may hold at least: the largest reply half read (4 MiB), its inbox and some replies.
+SHARE_LEAST: Final = 8 * _MIB
+# Memory of a connected peer that does nothing, its two sets of known hashes apart: measured, 31 KiB
+# with a transport and a secure channel.
+PEER_BASE: Final = 32 * _KIB
+# Connections that are no peers yet, and closed ones that linger: bounded by number, 114 in all.
+STRANGERS: Final = 4 * _MIB
+# Changes of an account by less are put off: it is looked at with every read.
+GRAIN: Final = 16 * _KIB
 
 
-class TokenBucket:
-    """Admits `rate` units a second on average and up to `burst` at once.
+class Kind(StrEnum):
+    """What bytes are held for."""
 
-    Times are seconds of the loop's clock, given by the caller.
-    """
+    FRAMES = "frames"
+    """Read and not decoded: half a frame, half a record, what waits for its turn."""
+    INBOX = "inbox"
+    """Decoded messages that wait for their handlers."""
+    REQUESTS = "requests"
+    """Decoded requests that wait for their answers."""
+    SENDING = "sending"
+    """Bytes that wait to leave."""
+    KNOWN = "known"
+    """Hashes that the peer is known to have."""
+    PEERS = "peers"
+    """What being connected costs."""
+    MEMPOOL = "mempool"
+    HEADERS = "headers"
+    """Fetched by a sync, not stored yet."""
+    BODIES = "bodies"
+    """Fetched by a sync, not executed yet, with their transactions as objects."""
+    RELAYED = "relayed"
+    """Transactions that were passed on lately."""
+    BLOCKS = "blocks"
+    """Announced blocks that are being completed."""
 
-    __slots__ = ("_at", "_tokens", "burst", "rate")
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._tokens = burst
-        self._at = now
+class Holder(Protocol):
+    """Who an account is for."""
 
-    def take(self, now: float, units: float = 1.0) -> bool:
-        """Take `units` if they are there."""
-        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
-        self._at = now
-        if self._tokens < units:
-            return False
-        self._tokens -= units
-        return True
+    address: str
+    outbound: bool
+
+    @property
+    def owes_us(self) -> bool:
+        """Whether a reply of it is outstanding."""
+
+    def make_room(self) -> None:
+        """Give back what is held for it: the budget is full, and it holds most."""
+
+
+class Account:
+    """What is held for one peer, by kind."""
+
+    __slots__ = ("_budget", "_sizes", "closed", "held", "holder", "leaving")
+
+    def __init__(self, budget: ByteBudget, holder: Holder) -> None:
+        self._budget = budget
+        self._sizes: dict[Kind, int] = {}
+        self.holder = holder
+        self.held = 0
+        self.leaving = False  # it was disconnected, and only its last bytes are still here
+        self.closed = False
+
+    def hold(self, kind: Kind, size: int) -> None:
+        """`size` bytes are held for it now; what was held of that kind before counts no more."""
+        change = size - self._sizes.get(kind, 0)
+        if not change or self.closed:
+            return
+        self._sizes[kind] = size
+        self.held += change
+        self._budget.moved(self, change)
+
+    @property
+    def over(self) -> bool:
+        """Whether it holds more than its share: it gets no more for now."""
+        return self.held > self._budget.share
+
+    @property
+    def sizes(self) -> dict[Kind, int]:
+        """Bytes by kind, those that are not zero; a copy."""
+        return {kind: size for kind, size in self._sizes.items() if size}
+
+    def part(self, sending: int) -> None:
+        """It is disconnected; only `sending` bytes are still to leave."""
+        self.leaving = True
+        for kind in tuple(self._sizes):
+            self.hold(kind, 0)
+        self.hold(Kind.SENDING, sending)
+
+    def close(self) -> None:
+        """Nothing is held for it any more. Idempotent."""
+        if not self.closed:
+            for kind in tuple(self._sizes):
+                self.hold(kind, 0)
+            self.closed = True
+            self._budget.closed(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetReport:
+    """The bytes at one moment."""
+
+    total: int
+    """The budget."""
+    held: int
+    highest: int
+    """The most that was ever seen held."""
+    by_kind: dict[Kind, int]
+    by_peer: dict[str, int]
+    caps: dict[Kind, int]
+    """Of what has a cap of its own."""
+    peers_cap: int
+    """Of all peers together."""
+    share: int
+    """What one peer may hold before it is refused."""
+    dropped: int
+    """Peers that had to go because the budget was full."""
+
+
+class ByteBudget:
+    """`NodeConfig.byte_budget`, shared out and watched. For the loop's thread."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        total = self.total = config.byte_budget
+        self.caps: dict[Kind, int] = {
+            Kind.MEMPOOL: min(config.mempool_bytes, total // 4),
+            Kind.BODIES: min(config.sync_window_bytes, total // 4),
+            Kind.HEADERS: min(8 * _MIB, total // 16),
+            Kind.BLOCKS: min(16 * _MIB, total // 16),
+            Kind.RELAYED: min(4 * _MIB, total // 32),
+        }
+        self.peers = total - sum(self.caps.values()) - min(STRANGERS, total // 32)
+        self.inbound = self.peers * 3 // 4  # the rest is for those whom we have dialled
+        self.share = max(SHARE_LEAST, self.peers // 8)
+        self.held_by_peers = 0
+        self.held_by_inbound = 0
+        self.highest = 0
+        self.dropped = 0
+        self._accounts: dict[Account, None] = {}
+        self._measures: dict[Kind, Callable[[], int]] = {}
+        self._others = 0  # what has a cap of its own, when it was last measured
+        self._relieving = False
+
+    # --- accounts --------------------------------------------------------------------------
+
+    def open(self, holder: Holder) -> Account:
+        """An account for a peer that has just come."""
+        account = Account(self, holder)
+        self._accounts[account] = None
+        account.hold(Kind.PEERS, PEER_BASE)
+        return account
+
+    def moved(self, account: Account, change: int) -> None:
+        """An account has changed by so much."""
+        self.held_by_peers += change
+        if not account.holder.outbound:
+            self.held_by_inbound += change
+        if change > 0:
+            self.highest = max(self.highest, self.held_by_peers + self._others)
+            self._relieve()
+
+    def closed(self, account: Account) -> None:
+        """An account was closed."""
+        self._accounts.pop(account, None)
+
+    @property
+    def _full(self) -> bool:
+        return self.held_by_inbound > self.inbound or self.held_by_peers > self.peers
+
+    def _relieve(self) -> None:
+        """Drop who holds most, one after the other, until the rest fits."""
+        if self._relieving:
+            return
+        self._relieving = True
+        try:
+            while self._full:
+                only_inbound = self.held_by_peers <= self.peers
+                held = [
+                    account
+                    for account in self._accounts
+                    if account.held and not (only_inbound and account.holder.outbound)
+                ]
+                if not held:
+                    return
+                greatest = max(held, key=_precedence)
+                before = greatest.held
+                self.dropped += not greatest.leaving
+                greatest.holder.make_room()
+                if greatest.held >= before:
+                    greatest.close()
+        finally:
+            self._relieving = False
+
+    # --- what has a cap of its own -----------------------------------------------------------
+
+    def watch(self, kind: Kind, measure: Callable[[], int]) -> None:
+        """`measure()` gives the bytes held for `kind` from now on; it keeps to `caps[kind]`."""
+        self._measures[kind] = measure
+
+    def unwatch(self, kind: Kind) -> None:
+        """Undo `watch`."""
+        self._measures.pop(kind, None)
+
+    def sample(self) -> None:
+        """Look at what has a cap of its own; called by the node now and then."""
+        self._others = sum(measure() for measure in self._measures.values())
+        self.highest = max(self.highest, self.held_by_peers + self._others)
+
+    def report(self) -> BudgetReport:
+        """The bytes by kind and by peer, now."""
+        self.sample()
+        by_kind = dict.fromkeys(Kind, 0)
+        for kind, measure in self._measures.items():
+            by_kind[kind] = measure()
+        for account in self._accounts:
+            for kind, size in account.sizes.items():
+                by_kind[kind] += size
+        return BudgetReport(
+            total=self.total,
+            held=sum(by_kind.values()),
+            highest=self.highest,
+            by_kind=by_kind,
+            by_peer={account.holder.address: account.held for account in self._accounts},
+            caps=dict(self.caps),
+            peers_cap=self.peers,
+            share=self.share,
+            dropped=self.dropped,
+        )
+
+
+def _precedence(account: Account) -> tuple[bool, bool, bool, int]:
+    """Who has to go first: the greatest. What we asked for ourselves is no fault of a peer."""
+    holder = account.holder
+    return account.leaving, not holder.outbound, not holder.owes_us, account.held
