@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from ..backend import framing
+from ..errors import NetworkError, PeerDisconnectedError
 
 __all__ = ["LARGE", "Channel", "PlaintextChannel", "new_read_buffer"]
 
@@ -24,8 +27,13 @@ class Channel(ABC):
     `ready` within some call of `received`; frames that were queued before leave then.
     """
 
+    # The most bytes of frames that `seal` is given at a time. Larger frames come in slices.
+    seal_limit: ClassVar[int] = sys.maxsize
+
     def __init__(self, decoder: framing.FrameDecoder) -> None:
         self.decoder = decoder
+        # What made the stream unreadable below its frames; `decoder.error` is about those.
+        self.error: NetworkError | None = None
 
     @property
     def ready(self) -> bool:
@@ -48,15 +56,39 @@ class Channel(ABC):
     def received(self, n: int) -> list[framing.Frame]:
         """`n` bytes are in the buffer: the frames that they complete.
 
-        Raises `NetworkError` if the bytes are no channel of this kind; what is wrong with frames
-        is in `decoder.error`.
+        What is wrong with the bytes behind those is in `error` or `decoder.error`; not to be
+        called any more then.
         """
 
-    @abstractmethod
-    def seal(self, parts: list[bytes]) -> Sequence[bytes]:
-        """The socket bytes for some whole frames, at least one, in one piece or more.
+    def resume(self) -> list[framing.Frame]:
+        """Go on after the frame at which the decoder paused: the frames behind it."""
+        return self.decoder.resume()
 
-        In `parts` a large frame may be two, its header and its payload.
+    @property
+    def pending(self) -> int:
+        """Bytes that are held of something unfinished: of the handshake, a record, a frame."""
+        return self.decoder.pending
+
+    @property
+    def expected(self) -> int:
+        """How long that is at least, in bytes; 0 while it is not known."""
+        return self.decoder.expected
+
+    def ended(self) -> NetworkError | None:
+        """What is wrong with an end of the stream here, if anything is."""
+        if not self.pending:
+            return None
+        return PeerDisconnectedError(
+            f"the peer closed the connection {self.pending} bytes into a frame"
+        )
+
+    @abstractmethod
+    def seal(self, parts: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
+        """The socket bytes for some frames, in one piece or more; at least one byte and at most
+        `seal_limit` of them.
+
+        In `parts` a large frame may be two, its header and its payload, or slices from call to
+        call.
         """
 
 
@@ -84,7 +116,7 @@ class PlaintextChannel(Channel):
             return self.decoder.buffer_updated(n)
         return self.decoder.feed(self._shared[:n])
 
-    def seal(self, parts: list[bytes]) -> Sequence[bytes]:
+    def seal(self, parts: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
         if len(parts) <= _FEW and sum(map(len, parts)) >= len(parts) * _PIECE:
             return parts
         return (b"".join(parts),)

@@ -48,6 +48,8 @@ class Connection(asyncio.BufferedProtocol):
 
     The owner is told by plain callbacks, from the loop:
 
+    - `on_opened(connection)`: the socket is open and its addresses are known; whoever aborts the
+      connection here has spent nothing on it;
     - `on_connected(connection)`: frames may flow (once, for a channel with a handshake after it);
     - `on_frames(frames)`: a non-empty list, in order. Where the decoder paused (`pause_after`),
       the pausing frame is the last of its list and no more comes until `resume()`;
@@ -70,6 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         on_frames: Callable[[list[framing.Frame]], None],
         on_closed: Callable[[BaseException | None], None],
         on_error: Callable[[FrameError], None] = _ignore,
+        on_opened: Callable[[Connection], None] = _ignore,
         on_connected: Callable[[Connection], None] = _ignore,
         channel: Channel | None = None,
         frame_time: float = FRAME_BASE_TIME,
@@ -95,6 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_frames = on_frames
         self._on_closed = on_closed
         self._on_error = on_error
+        self._on_opened = on_opened
         self._on_connected = on_connected
         self._announced = False
 
@@ -214,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._delivering:
             self._resume_asked = True
         elif self.decoder.paused and not self._closing:
-            self._deliver(self.decoder.resume())
+            self._deliver(self.channel.resume())
 
     def pause_reading(self) -> None:
         """Leave what the peer sends in the kernel, so that TCP slows it down. Idempotent.
@@ -242,24 +246,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._closing:
             return  # what arrives while lingering is not looked at
         self.last_received = self._loop.time()
-        try:
-            frames = self.channel.received(nbytes)
-        except NetworkError as error:
-            self.close(error)
-            return
+        frames = self.channel.received(nbytes)
         if not self._announced and self.channel.ready:
             self._announce()
         self._deliver(frames)
 
     def eof_received(self) -> bool:
         """Called by the transport: the other side sends no more. What is queued still leaves."""
-        unfinished = self.decoder.pending
-        reason = None
-        if unfinished and not self._closing:
-            reason = PeerDisconnectedError(
-                f"the peer closed the connection {unfinished} bytes into a frame"
-            )
-        self._begin_close(reason)
+        self._begin_close(None if self._closing else self.channel.ended())
         return False  # the transport flushes and closes
 
     def _announce(self) -> None:
@@ -283,15 +277,24 @@ class Connection(asyncio.BufferedProtocol):
                 self._on_error(decoder.error)
                 self.close(decoder.error)
                 return
+            if self.channel.error is not None:
+                self._channel_failed(self.channel.error)
+                return
             if not decoder.paused:
                 break
             if not self._resume_asked:
                 break
             self._resume_asked = False
-            frames = decoder.resume()
+            frames = self.channel.resume()
         self._resume_asked = False
         self._update_reading()
         self._watch_frame(fresh)
+
+    def _channel_failed(self, error: NetworkError) -> None:
+        if self.channel.ready:
+            self.close(error)
+        else:  # nothing could be told, and nobody is there to linger for
+            self.abort(error)
 
     def _update_reading(self) -> None:
         """While the owner wants no bytes, or thinks about the frame that paused, the peer waits in
@@ -307,7 +310,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _watch_frame(self, fresh: bool) -> None:
         """Note when the unfinished frame, if there is one, began; one timer serves them all."""
-        if not self.decoder.pending or self._owner_paused:
+        if not self.channel.pending or self._owner_paused:
             self._frame_started = None
             return
         if fresh or self._frame_started is None:
@@ -319,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
         self._frame_handle = None
         if self._frame_started is None:
             return
-        allowed = self.frame_time + self.decoder.expected / FRAME_MIN_RATE
+        allowed = self.frame_time + self.channel.expected / FRAME_MIN_RATE
         if self._loop.time() < self._frame_started + allowed:
             self._frame_handle = self._loop.call_at(
                 self._frame_started + allowed, self._check_frame
@@ -345,6 +348,9 @@ class Connection(asyncio.BufferedProtocol):
         self.local_address = _address(transport.get_extra_info("sockname"))
         self.last_received = self._loop.time()
         self._update_reading()
+        self._on_opened(self)
+        if self._closing:
+            return
         self.channel.start(self._queue.write)
         if self.channel.ready:
             self._announce()
@@ -393,7 +399,7 @@ class Connection(asyncio.BufferedProtocol):
         """Called by the loop: the socket is gone."""
         if not self._closing:
             self._closing = True
-            self._reason = exc
+            self._reason = exc if self.channel.ready else self.channel.ended() or exc
         self._finish()
 
     def _finish(self) -> None:
@@ -405,6 +411,7 @@ class Connection(asyncio.BufferedProtocol):
         on_closed = self._on_closed
         # The callbacks hold the owner, which holds this connection.
         self._on_frames = self._on_closed = self._on_error = self._on_connected = _ignore
+        self._on_opened = _ignore
         try:
             on_closed(self._reason)
         finally:

@@ -40,7 +40,7 @@ class CipherState:
         self._aead = AESGCM(key)
         self.nonce = 0
 
-    def encrypt(self, data: bytes, associated: bytes) -> bytes:
+    def encrypt(self, data: bytes | memoryview, associated: bytes) -> bytes:
         """The ciphertext of `data` and its tag, 16 bytes more. Raises `SecureChannelError` when
         the nonces are used up."""
         nonce = self.nonce

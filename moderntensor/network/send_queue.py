@@ -7,7 +7,8 @@ import os
 import struct
 from asyncio.trsock import TransportSocket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from ..backend import framing
 from ..errors import PeerBusyError, PeerDisconnectedError
@@ -31,6 +32,10 @@ _GATHER_PIECES = 1024  # IOV_MAX of Linux, macOS and the BSDs
 WRITE_STALL = 30.0
 
 _HEADER = struct.Struct(">IB")
+
+
+# What is sealed at a time: its parts, their bytes, the frames that end within.
+_Group: TypeAlias = tuple[Sequence[bytes | memoryview], int, int]
 
 
 def _nothing() -> None:
@@ -78,8 +83,8 @@ class SendQueue:
         self._parts_size = 0
         self._headers = 0
         self._room = 0
-        # The writes before it: parts, bytes, frames.
-        self._groups: deque[tuple[list[bytes], int, int]] = deque()
+        # The writes before it.
+        self._groups: deque[_Group] = deque()
         self._groups_size = 0
         # What the socket did not take of the first write of all.
         self._sealed: list[bytes | memoryview] = []
@@ -183,7 +188,10 @@ class SendQueue:
         """What comes next is for another write."""
         if self._parts:
             frames = len(self._parts) - self._headers
-            self._groups.append((self._parts, self._parts_size, frames))
+            if self._parts_size <= self._channel.seal_limit:
+                self._groups.append((self._parts, self._parts_size, frames))
+            else:
+                self._groups += _slices(self._parts, self._channel.seal_limit, frames)
             self._groups_size += self._parts_size
             self._parts, self._parts_size, self._headers = [], 0, 0
         self._room = 0
@@ -251,7 +259,7 @@ class SendQueue:
                 self._seal(self._channel.seal(parts))
             self._write_sealed(transport)
 
-    def _seal(self, buffers: Sequence[bytes]) -> None:
+    def _seal(self, buffers: Sequence[bytes | memoryview]) -> None:
         self._sealed += buffers
         self._sealed_size += sum(map(len, buffers))
         self._room = 0
@@ -358,3 +366,18 @@ class SendQueue:
             self._watch_stall()
         else:
             self._on_stalled()
+
+
+def _slices(parts: Sequence[bytes], limit: int, frames: int) -> Iterator[_Group]:
+    """Groups of `limit` bytes, the last one of what is left."""
+    group: list[bytes | memoryview] = []
+    room = limit
+    for part in parts:
+        rest = memoryview(part)
+        while len(rest) > room:
+            group.append(rest[:room])
+            yield group, limit, 0
+            rest, group, room = rest[room:], [], limit
+        group.append(rest)
+        room -= len(rest)
+    yield group, limit - room, frames

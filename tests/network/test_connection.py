@@ -357,12 +357,13 @@ class MaskedChannel(Channel):
         data = bytes(self._memory[:n])
         if self._mask is None:
             if data[0] == 0xFF:
-                raise NetworkError("no channel of this kind")
+                self.error = NetworkError("no channel of this kind")
+                return []
             self._mask = self._byte + data[0]
             data = data[1:]
         return self.decoder.feed(self._masked(data))
 
-    def seal(self, parts: list[bytes]) -> Sequence[bytes]:
+    def seal(self, parts: Sequence[bytes | memoryview]) -> Sequence[bytes]:
         self.seals += 1
         return [self._masked(b"".join(parts))]
 

@@ -27,7 +27,7 @@ CHUNK = bytes(range(251)) * 1_600
 class RecordChannel(PlaintextChannel):
     """What is sealed gets longer, and may be more pieces than one call of the kernel takes."""
 
-    def seal(self, parts: list[bytes]) -> Sequence[bytes]:
+    def seal(self, parts: Sequence[bytes | memoryview]) -> Sequence[bytes]:
         data = b"".join(parts)
         data = len(data).to_bytes(4, "big") + bytes(36) + data
         size = 50 if len(parts) == 1 else 5_000
