@@ -75,9 +75,9 @@ cdef class FrameDecoder:
     After a frame of type `pause_after` decoding pauses, once: what follows is kept unread, up to
     `buffer_size` bytes, until `resume()`. So caps can be changed before what is glued behind.
 
-    With `most_frames` over 0 it pauses as well when a call has returned that many and more bytes
-    are there: at most twice `buffer_size` are then kept, as one read may complete what an earlier
-    one began. So no peer takes the loop for long.
+    `frames_left` counts down with every frame (below 0: it does not). At 0 decoding pauses as soon
+    as more bytes are there; at most twice `buffer_size` are then kept, as one read may complete
+    what an earlier one began. So no stream takes the loop for long.
     """
 
     cdef uint32_t _limits[TYPES]  # greatest length field admitted: cap + 1; 0: not admitted
@@ -97,7 +97,7 @@ cdef class FrameDecoder:
     cdef uint64_t _frames_decoded
     cdef uint64_t _bytes_decoded
     cdef public int pause_after
-    cdef public int most_frames
+    cdef public int frames_left
 
     def __cinit__(self, caps, *, buffer_size=256 * 1024, pause_after=-1):
         """Raises ValueError for a cap over `MAX_PAYLOAD`, a type outside 0..255, or a
@@ -108,6 +108,7 @@ cdef class FrameDecoder:
         self._held = bytearray()
         self._hold_limit = buffer_size
         self.pause_after = pause_after
+        self.frames_left = -1
         for frame_type, cap in caps.items():
             self.set_cap(frame_type, cap)
 
@@ -201,7 +202,7 @@ cdef class FrameDecoder:
         cdef list frames = []
         cdef const uint8_t* end
         cdef Py_ssize_t wanted
-        cdef Py_ssize_t most = self.most_frames if self.most_frames > 0 else PY_SSIZE_T_MAX
+        cdef Py_ssize_t most = self.frames_left if self.frames_left >= 0 else PY_SSIZE_T_MAX
         if size == 0:
             return frames  # there may be no address either
         end = data + size
@@ -230,6 +231,8 @@ cdef class FrameDecoder:
                 self._admit(frames, length_of(self._header), self._header[LENGTH])
             else:
                 data = self._take_whole(data, end, frames, most)
+        if self.frames_left > 0:
+            self.frames_left -= <int>PyList_GET_SIZE(frames)
         return frames
 
     cdef const uint8_t* _take_whole(

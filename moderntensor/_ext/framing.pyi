@@ -33,7 +33,7 @@ def encode_frames(frames: Iterable[tuple[int, bytes]]) -> bytes: ...
 @final
 class FrameDecoder:
     pause_after: int
-    most_frames: int
+    frames_left: int
     def __new__(
         cls, caps: Mapping[int, int], *, buffer_size: int = 262144, pause_after: int = -1
     ) -> FrameDecoder: ...

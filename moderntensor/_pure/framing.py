@@ -141,9 +141,9 @@ class FrameDecoder:
     After a frame of type `pause_after` decoding pauses, once: what follows is kept unread, up to
     `buffer_size` bytes, until `resume()`. So caps can be changed before what is glued behind.
 
-    With `most_frames` over 0 it pauses as well when a call has returned that many and more bytes
-    are there: at most twice `buffer_size` are then kept, as one read may complete what an earlier
-    one began. So no peer takes the loop for long.
+    `frames_left` counts down with every frame (below 0: it does not). At 0 decoding pauses as soon
+    as more bytes are there; at most twice `buffer_size` are then kept, as one read may complete
+    what an earlier one began. So no stream takes the loop for long.
     """
 
     __slots__ = (
@@ -160,7 +160,7 @@ class FrameDecoder:
         "_payload",
         "_type",
         "_view",
-        "most_frames",
+        "frames_left",
         "pause_after",
     )
 
@@ -189,7 +189,7 @@ class FrameDecoder:
         self._frames_decoded = 0
         self._bytes_decoded = 0
         self.pause_after: int = pause_after
-        self.most_frames: int = 0
+        self.frames_left: int = -1
         for frame_type, cap in caps.items():
             self.set_cap(frame_type, cap)
 
@@ -261,7 +261,7 @@ class FrameDecoder:
     def _take(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
         position = 0
-        most = self.most_frames if self.most_frames > 0 else len(data) + 1
+        most = self.frames_left if self.frames_left >= 0 else len(data) + 1
         while self._error is None:
             if len(frames) >= most and not self._paused and position < len(data):
                 self._paused = True
@@ -289,6 +289,8 @@ class FrameDecoder:
                 self._admit(*_HEADER.unpack(header))
             else:
                 position = self._take_whole(data, position, frames, most)
+        if self.frames_left > 0:
+            self.frames_left -= len(frames)
         return frames
 
     def _take_whole(self, data: bytes, position: int, frames: list[Frame], most: int) -> int:

@@ -405,31 +405,35 @@ def test_pause_holds_a_bounded_amount(framing: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3, 1000])
-def test_no_call_returns_more_than_the_most_frames(framing: ModuleType, step: int) -> None:
+def test_no_more_frames_come_than_are_left(framing: ModuleType, step: int) -> None:
     items = [(number % 3, bytes(number % 3)) for number in range(10)]
     stream = framing.encode_frames(items)
     decoder = framing.FrameDecoder({0: 9, 1: 9, 2: 9})
-    decoder.most_frames = 4
     out: list[Any] = []
     for start in range(0, len(stream), step):
+        decoder.frames_left = 4
         frames = decoder.feed(stream[start : start + step])
-        while frames:
+        while True:
             assert len(frames) <= 4
+            assert decoder.frames_left == 4 - len(frames)
             out += pairs(frames)
+            if not decoder.paused:
+                break
+            decoder.frames_left = 4
             frames = decoder.resume()
     assert out == items
-    assert (decoder.paused, decoder.held, decoder.error) == (False, 0, None)
+    assert (decoder.held, decoder.error) == (0, None)
 
 
-def test_the_last_of_the_most_frames_pauses_only_before_others(framing: ModuleType) -> None:
+def test_the_last_that_is_left_pauses_only_before_others(framing: ModuleType) -> None:
     whole = framing.encode_frames([(0, b"a"), (0, b"b")])
     decoder = framing.FrameDecoder({0: 9}, buffer_size=8)
-    decoder.most_frames = 2
+    decoder.frames_left = 2
     assert pairs(decoder.feed(whole)) == [(0, b"a"), (0, b"b")]
     assert not decoder.paused
-    assert pairs(decoder.feed(whole + bytes(8))) == [(0, b"a"), (0, b"b")]
-    assert (decoder.paused, decoder.held) == (True, 8)
-    assert decoder.feed(bytes(8)) == []
+    assert decoder.feed(whole[:4]) == []
+    assert (decoder.paused, decoder.held, decoder.pending) == (True, 4, 0)
+    assert decoder.feed(bytes(12)) == []
     assert (decoder.error, decoder.held) == (None, 16)
     decoder.feed(b"x")
     assert decoder.error.args == ("too-large", 0, 17, 16)

@@ -22,7 +22,7 @@ STEPS = st.lists(
         st.tuples(st.just("read"), st.integers(0, 32)),
         st.tuples(st.just("resume"), st.none()),
         st.tuples(st.just("pause_after"), st.sampled_from([-1, 0, 1, 3])),
-        st.tuples(st.just("most_frames"), st.sampled_from([-1, 0, 1, 2, 5])),
+        st.tuples(st.just("frames_left"), st.sampled_from([-1, 0, 1, 2, 5])),
         st.tuples(st.just("discard"), st.none()),
         st.tuples(
             st.just("cap"), st.tuples(TYPES, st.none() | st.integers(-1, 70) | st.just(2**31))
@@ -70,6 +70,7 @@ def state(decoder: Any) -> tuple[Any, ...]:
         decoder.frames_decoded,
         decoder.bytes_decoded,
         decoder.pause_after,
+        decoder.frames_left,
         [decoder.cap(frame_type) for frame_type in (0, 1, 2, 3, 7, 255)],
     )
 
@@ -92,8 +93,8 @@ def life(engine: ModuleType, stream: bytes, steps: list[tuple[str, Any]]) -> lis
             seen.append(outcome(decoder.resume))
         elif step == "pause_after":
             decoder.pause_after = value
-        elif step == "most_frames":
-            decoder.most_frames = value
+        elif step == "frames_left":
+            decoder.frames_left = value
         elif step == "discard":
             decoder.discard()
         else:
