@@ -294,9 +294,11 @@ class Peer:
         self._punish(offence, code, error.reason, drop=True)
 
     def _punish(self, offence: Offence, code: DisconnectCode, detail: str, *, drop: bool) -> None:
+        if self.offence is not None and self.offence.points >= offence.points:
+            return  # it is gone for that already; what it sent along costs no more
         reputation = self._host.reputation
         verdict = reputation.punish(self, offence, detail, drop=drop)
-        if verdict.drop and not self._left:
+        if verdict.drop:
             self.offence = offence
             why = detail or offence.value.replace("_", " ")
             self.disconnect(code, why, retry_after=math.ceil(verdict.refused_for))
@@ -369,6 +371,7 @@ class Peer:
     def _on_pong(self, frame: framing.Frame) -> None:
         pong = PongMessage.decode(frame.payload)
         if self._ping is None or self._ping[0] != pong.nonce:
+            self.punish(Offence.WRONG_PONG, "a PONG to no PING")
             return  # an answer to nothing says nothing
         self.latency = self._runtime.loop_time() - self._ping[1]
         self._ping = None
@@ -414,7 +417,7 @@ class Peer:
         if self._ping is not None:
             waited = now - max(self._ping[1], self._inbox.resumed_at)
             if waited >= self._config.ping_timeout:
-                self.disconnect(DisconnectCode.TIMEOUT, f"no PONG within {waited:.1f} s")
+                self.punish(Offence.NO_PONG, f"no PONG within {waited:.1f} s")
         elif now >= self._next_ping:
             nonce = self._runtime.random.getrandbits(64)
             try:

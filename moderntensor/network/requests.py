@@ -26,6 +26,7 @@ from .messages import (
     Request,
     reply_cap,
 )
+from .offences import Offence
 from .reply_caps import ReplyCaps
 
 __all__ = ["RequestTable"]
@@ -259,6 +260,7 @@ class RequestTable:
                 raise ProtocolViolationError(
                     DisconnectCode.PROTOCOL_ERROR,
                     f"{reply_type.name} {request_id} was not asked for",
+                    Offence.UNASKED_REPLY,
                 )
             self._forget(self._late, late)
             self.late_replies += 1
@@ -267,6 +269,7 @@ class RequestTable:
             raise ProtocolViolationError(
                 DisconnectCode.PROTOCOL_ERROR,
                 f"{reply_type.name} answers {type(asked.request).__name__}",
+                Offence.WRONG_REPLY,
             )
         reply = cast(Reply, MessageCodec.decode_payload(reply_type, payload))
         most = _ITEMS.get(asked.request.TYPE)
@@ -274,6 +277,7 @@ class RequestTable:
             raise ProtocolViolationError(
                 DisconnectCode.PROTOCOL_ERROR,
                 f"{reply_type.name} holds {reply.count} items, {most(asked.request)} were asked",
+                Offence.WRONG_REPLY,
             )
         self._forget(self._asked, asked)
         if not asked.future.done():

@@ -16,6 +16,7 @@ from .connection import WRITE_HIGH
 from .dispatch import P, Router
 from .limits import BUSY_BURST, BUSY_PER_SECOND, RETRY_BUSY_MS, UNREAD_BUSY_REPLIES, WRITE_TOGETHER
 from .messages import DisconnectCode, MessageCodec, Reply, Request, Status
+from .offences import Offence
 from .tasks import TaskSet, ends_us
 
 __all__ = ["ServingQueue", "refusal"]
@@ -78,14 +79,18 @@ class ServingQueue(Generic[P]):
     def _say_busy(self, request: Request) -> None:
         self.busy_replies += 1
         if not self._excess.take(self._runtime.loop_time()):
-            raise ProtocolViolationError(DisconnectCode.LIMITS, "asks far more than HELLO allows")
+            raise ProtocolViolationError(
+                DisconnectCode.LIMITS, "asks far more than HELLO allows", Offence.REQUEST_FLOOD
+            )
         if self._peer.connection.write_buffer_size <= WRITE_HIGH:
             self._unread = 0
         else:
             self._unread += 1
             if self._unread > UNREAD_BUSY_REPLIES:
                 raise ProtocolViolationError(
-                    DisconnectCode.LIMITS, "asks on and on without reading the answers"
+                    DisconnectCode.LIMITS,
+                    "asks on and on without reading the answers",
+                    Offence.UNREAD_REQUESTS,
                 )
         self._peer.send(refusal(request, Status.BUSY, RETRY_BUSY_MS))
 
