@@ -6,16 +6,17 @@ import asyncio
 import logging
 
 from ..config import NodeConfig
-from ..errors import ConnectError, HandshakeError
+from ..errors import ConnectError, HandshakeError, SecureChannelError
 from ..runtime import Runtime
 from .addresses import is_local
 from .channel import new_read_buffer
 from .handshake import Handshake, check_hello
 from .host import GateHost
-from .limits import CLOSING_CONNECTIONS, PENDING_HANDSHAKES
+from .limits import CLOSING_CONNECTIONS, LOGS_BURST, LOGS_PER_SECOND, PENDING_HANDSHAKES
 from .messages import DisconnectCode, HelloMessage
 from .offences import offence_of_code
 from .peer import Peer
+from .rates import TokenBucket
 from .refusals import Refusals
 from .reputation import AVOIDED
 
@@ -35,11 +36,13 @@ class Gate:
         self._node = host
         self.runtime: Runtime = host.runtime
         self.config: NodeConfig = host.config
+        self.identity = host.identity
         self.read_buffer = new_read_buffer()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}
         self._pending: dict[Handshake, None] = {}
         self._recent_hosts = Refusals()
+        self._logs: TokenBucket | None = None
 
     def __len__(self) -> int:
         """Open sockets, lingering ones included."""
@@ -155,7 +158,7 @@ class Gate:
 
     def _failed(self, handshake: Handshake) -> None:
         remote, error = handshake.connection.remote_address, handshake.error
-        logger.debug("no handshake with %s: %s", remote, error)
+        logger.log(self._level(handshake), "no handshake with %s: %s", remote, error)
         if not isinstance(error, HandshakeError) or remote is None:
             return
         outbound, reputation = handshake.outbound, self._node.reputation
@@ -168,6 +171,15 @@ class Gate:
             if outbound:
                 self._node.book.postpone(*remote, verdict.refused_for)
             reputation.part_from_banned()
+
+    def _level(self, handshake: Handshake) -> int:
+        """That somebody speaks another transport is told, as often as strangers may make us."""
+        if handshake.outbound or not isinstance(handshake.error, SecureChannelError):
+            return logging.DEBUG
+        now = self.runtime.loop_time()
+        if self._logs is None:
+            self._logs = TokenBucket(LOGS_PER_SECOND, LOGS_BURST, now)
+        return logging.INFO if self._logs.take(now) else logging.DEBUG
 
     # --- closing ---------------------------------------------------------------------------
 

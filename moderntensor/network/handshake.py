@@ -12,11 +12,14 @@ from ..errors import (
     DecodeError,
     FrameError,
     HandshakeError,
+    NetworkError,
     PeerDisconnectedError,
+    SecureChannelError,
 )
 from ..runtime import Runtime
-from .channel import PlaintextChannel
+from .channel import Channel, PlaintextChannel
 from .connection import Connection
+from .identity import NodeIdentity
 from .messages import (
     HELLO_CAPS,
     IDLE_CAPS,
@@ -29,6 +32,7 @@ from .messages import (
 from .offences import Offence
 from .peer import Peer
 from .protocol import PROTOCOL_VERSION
+from .secure import SecureChannel, looks_like
 
 __all__ = ["Handshake", "HandshakeHost", "check_hello"]
 
@@ -67,14 +71,14 @@ def check_hello(
             DisconnectCode.WRONG_GENESIS,
             f"genesis {theirs.genesis_hash.hex()[:16]}, here {ours.genesis_hash.hex()[:16]}",
         )
-    if theirs.node_id == ours.node_id or theirs.nonce in own_nonces:
-        raise HandshakeError(DisconnectCode.SELF, "connected to itself")
     if proved_id is not None and theirs.node_id != proved_id:
         raise HandshakeError(
             DisconnectCode.IDENTITY,
             "node_id is not the key of the transport",
             Offence.FALSE_IDENTITY,
         )
+    if theirs.node_id == ours.node_id or theirs.nonce in own_nonces:
+        raise HandshakeError(DisconnectCode.SELF, "connected to itself")
     if expected_id is not None and theirs.node_id != expected_id:
         raise HandshakeError(DisconnectCode.IDENTITY, "another node_id than expected")
 
@@ -86,9 +90,11 @@ class HandshakeHost(Protocol):
     runtime: Runtime
     read_buffer: memoryview
     """Where all its sockets read to."""
+    identity: NodeIdentity | None
+    """Its key; None only where `config.transport` is plaintext."""
 
     def opened(self, handshake: Handshake) -> None:
-        """Frames may flow; called once."""
+        """The socket is open, its addresses are known and nothing was said; called once."""
 
     def make_hello(self, handshake: Handshake) -> HelloMessage:
         """Our HELLO to this connection."""
@@ -110,7 +116,8 @@ class Handshake:
     """One connection until its HELLO is checked; from then on it only hands frames to its peer.
 
     The dialler speaks first. A listener answers a HELLO with its own even if it then refuses, so
-    that the other side learns why; whoever sends anything else is dropped without a word.
+    that the other side learns why; whoever sends anything else, another transport included, is
+    dropped without a word.
     """
 
     def __init__(
@@ -129,7 +136,8 @@ class Handshake:
         decoder = framing.FrameDecoder(HELLO_CAPS, pause_after=MessageType.HELLO)
         self.connection = Connection(
             decoder,
-            channel=PlaintextChannel(decoder, host.read_buffer),
+            channel=self._channel(decoder),
+            on_opened=lambda _: host.opened(self),
             on_connected=self._on_connected,
             on_frames=self._on_frames,
             on_error=self._on_error,
@@ -139,6 +147,21 @@ class Handshake:
         # Until when HELLO must be complete; set when the socket is open.
         self.deadline: asyncio.TimerHandle | None = None
         self._hello: HelloMessage | None = None
+
+    def _channel(self, decoder: framing.FrameDecoder) -> Channel:
+        """The transport that the settings name, and no other."""
+        host = self._host
+        if host.config.transport == "plaintext":
+            return PlaintextChannel(decoder, host.read_buffer)
+        assert host.identity is not None  # noqa: S101 - the node has seen to it
+        return SecureChannel(
+            decoder,
+            host.identity,
+            initiator=self.outbound,
+            entropy=host.runtime.entropy,
+            shared=host.read_buffer,
+            expected_id=self.expected_id,
+        )
 
     @property
     def hello(self) -> HelloMessage:
@@ -153,8 +176,7 @@ class Handshake:
         self.connection.abort(self.error)
 
     def _on_connected(self, connection: Connection) -> None:
-        self._host.opened(self)
-        if self.outbound and not connection.closing:
+        if self.outbound:
             connection.send(MessageCodec.encode(self.hello))
 
     def _on_frames(self, frames: list[framing.Frame]) -> None:
@@ -179,6 +201,20 @@ class Handshake:
         self.connection.resume()
         self._finish()
 
+    @property
+    def _in_the_dark(self) -> bool:
+        """Whether the other side need not have understood a word."""
+        return self.outbound and self._host.config.transport == "plaintext"
+
+    def _stranger(self, error: FrameError) -> NetworkError:
+        """What the first bytes of a plaintext stream tell, if they are no frame."""
+        first = (error.length + 1).to_bytes(4, "big")
+        if self.connection.remote_key is None and error.reason != "empty":
+            kind = looks_like(first)
+            if kind is not None:
+                return SecureChannelError(f"the other side speaks {kind}, not our plaintext")
+        return PeerDisconnectedError(str(error))
+
     def _refuse(self, error: HandshakeError) -> None:
         self.connection.send(
             MessageCodec.encode(
@@ -195,13 +231,21 @@ class Handshake:
         if self.peer is not None:
             self.peer.on_error(error)
         else:  # a stranger who came by mistake
-            self.give_up(str(error))
+            self._fail(self._stranger(error))
+            self.connection.abort(self.error)
 
     def _on_closed(self, reason: BaseException | None) -> None:
         if self.peer is not None:
             self.peer.on_closed(reason)
+        elif isinstance(reason, NetworkError):
+            self._fail(reason)
         else:
-            self._fail(PeerDisconnectedError(str(reason or "closed before HELLO")))
+            hint = "; it may speak the encrypted transport, or have no place for us"
+            self._fail(
+                PeerDisconnectedError(
+                    f"the other side closed the connection before HELLO{hint * self._in_the_dark}"
+                )
+            )
         self._host.connection_closed(self)
 
     def _fail(self, error: Exception) -> None:

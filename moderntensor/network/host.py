@@ -7,6 +7,7 @@ from typing import Protocol
 from ..blockchain.chain import Blockchain
 from ..blockchain.mempool import Mempool
 from .addressbook import AddressBook
+from .identity import NodeIdentity
 from .messages import HelloMessage
 from .peer import Peer, PeerHost
 from .peers import PeerTable
@@ -29,6 +30,8 @@ class Host(PeerHost, Protocol):
 
 class GateHost(Host, Protocol):
     """What those who come in need besides."""
+
+    identity: NodeIdentity | None
 
     def make_hello(self, nonce: int, host: str, port: int) -> HelloMessage:
         """The node's HELLO to who is at `host` and `port`."""

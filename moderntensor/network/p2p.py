@@ -76,9 +76,9 @@ class P2PNode:
     ) -> None:
         """What is given here counts before `config`. `bootstrap_nodes` are ``host:port``.
 
-        `node_id` (32 bytes) names a node that has no `identity`; without either a new one is
-        made. `data_dir` is an existing directory for what the network remembers between runs;
-        None remembers nothing. A `runtime` that is given stays the caller's to close. Raises
+        `node_id` (32 bytes) names a node that has no `identity` and can only speak plaintext;
+        without either a new identity is made. `data_dir` is an existing directory for what the
+        network remembers between runs; None remembers nothing. A `runtime` that is given stays the caller's to close. Raises
         `ConfigError`.
         """
         given = {
@@ -93,6 +93,8 @@ class P2PNode:
         self.runtime = runtime or Runtime()
         if identity is None and node_id is None:
             identity = NodeIdentity.generate(self.runtime)
+        if identity is None and self.config.transport != "plaintext":
+            self.config = self.config.replace(transport="plaintext")  # nothing proves such an id
         self.identity = identity
         self.node_id: bytes = identity.node_id if identity is not None else bytes(node_id or b"")
         if len(self.node_id) != 32:
@@ -162,12 +164,13 @@ class P2PNode:
 
     async def _prepare(self) -> None:
         """Before anything listens: what was remembered of earlier runs."""
-        logger.log(
-            logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
-            "node %s speaks plaintext: what it sends can be read and changed on the way, and the "
-            "ids of its peers are not proved",
-            self.node_id.hex()[:16],
-        )
+        if self.config.transport == "plaintext":
+            logger.log(
+                logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
+                "node %s speaks plaintext: what it sends can be read and changed on the way, and "
+                "the ids of its peers are not proved",
+                self.node_id.hex()[:16],
+            )
 
     async def _finish(self) -> None:
         """When nothing runs any more: what the next run is to remember."""
