@@ -78,8 +78,8 @@ class P2PNode:
 
         `node_id` (32 bytes) names a node that has no `identity` and can only speak plaintext;
         without either a new identity is made. `data_dir` is an existing directory for what the
-        network remembers between runs; None remembers nothing. A `runtime` that is given stays the caller's to close. Raises
-        `ConfigError`.
+        network remembers between runs; None remembers nothing. A `runtime` that is given stays the
+        caller's to close. Raises `ConfigError`.
         """
         given = {
             "listen_port": listen_port,
