@@ -18,9 +18,14 @@ from moderntensor.network.p2p import P2PNode
 
 M = TypeVar("M", bound=Message)
 
-# One node on loopback that minds its own business.
+# One node on loopback that minds its own business, and whose frames a bare socket can read.
 QUIET = NodeConfig(
-    listen_host="127.0.0.1", listen_port=0, discovery=False, ping_interval=60.0, ping_timeout=60.0
+    transport="plaintext",
+    listen_host="127.0.0.1",
+    listen_port=0,
+    discovery=False,
+    ping_interval=60.0,
+    ping_timeout=60.0,
 )
 WAIT = 10.0  # seconds until a test that waits for the other side fails
 
