@@ -32,6 +32,7 @@ from .messages import (
 from .offences import Offence
 from .peer import Peer
 from .protocol import PROTOCOL_VERSION
+from .purpose import Purpose
 from .secure import SecureChannel, looks_like
 
 __all__ = ["Handshake", "HandshakeHost", "check_hello"]
@@ -121,9 +122,15 @@ class Handshake:
     """
 
     def __init__(
-        self, host: HandshakeHost, *, outbound: bool, expected_id: bytes | None = None
+        self,
+        host: HandshakeHost,
+        *,
+        outbound: bool,
+        expected_id: bytes | None = None,
+        purpose: Purpose = Purpose.FULL,
     ) -> None:
         self.outbound = outbound
+        self.purpose = purpose
         self.expected_id = expected_id
         self.nonce = host.runtime.random.getrandbits(64)
         self.peer: Peer | None = None

@@ -63,6 +63,7 @@ __all__ = [
     "PENDING_HANDSHAKES",
     "PINGS_BURST",
     "PINGS_PER_SECOND",
+    "PROBE_TIMEOUT",
     "REFUSALS",
     "RELAY_CACHE_BYTES",
     "RETRY_BUSY_MS",
@@ -85,6 +86,8 @@ PENDING_HANDSHAKES = 50
 CLOSING_CONNECTIONS = 64
 # Dials at a time: CometBFT's maxAttemptsToDial is 16, Bitcoin Core dials one after the other.
 DIAL_CONCURRENCY = 8
+# For the PONG of a peer whose node dials us anew, as if it knew nothing of the older connection.
+PROBE_TIMEOUT = 5.0  # as long as a handshake may take
 # Addresses that are neither dialled nor admitted for a while. One takes about 200 bytes.
 REFUSALS = 4096
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,6 +32,7 @@ from .limits import (
     LOGS_PER_SECOND,
     PINGS_BURST,
     PINGS_PER_SECOND,
+    PROBE_TIMEOUT,
     WRITE_TOGETHER,
 )
 from .messages import (
@@ -48,6 +48,8 @@ from .messages import (
     Request,
 )
 from .offences import Offence, offence_of_code, offence_of_frame
+from .peer_info import PeerInfo
+from .purpose import Purpose
 from .reputation import Reputation
 from .requests import RequestTable
 from .serving_queue import ServingQueue
@@ -90,29 +92,6 @@ class PeerHost(Protocol):
         """The peer has left or was dropped; called once."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """What is known of a peer at one moment; heights are claims."""
-
-    address: str
-    node_id: bytes
-    outbound: bool
-    user_agent: str
-    capabilities: tuple[str, ...]
-    listen_address: str | None
-    best_height: int
-    best_hash: bytes
-    earliest_height: int
-    latency: float | None
-    connected_for: float
-    bytes_sent: int
-    bytes_received: int
-    messages_sent: int
-    messages_received: int
-    requests_in_flight: int
-    requests_timed_out: int
-
-
 class Peer:
     """A connected node that has passed the handshake.
 
@@ -128,6 +107,8 @@ class Peer:
         self.connection = connection
         self.node_id: bytes = hello.node_id
         self.outbound = outbound
+        self.purpose = Purpose.FULL
+        self.dial_nonce = 0  # of the HELLO of whoever dialled
         self.user_agent: str = hello.user_agent
         self.capabilities: frozenset[str] = frozenset(hello.capabilities)
         self.listen_port: int = hello.listen_port
@@ -146,6 +127,7 @@ class Peer:
         self.drop_code: int | None = None
         self.drop_reason = ""
         self.dropped_by_us = False
+        self.drop_retry_after = 0  # seconds that it told us to stay away
         self.offence: Offence | None = None  # for which we dropped it
         self.announced = False  # the node's user was told of it
         self._left = False
@@ -169,6 +151,7 @@ class Peer:
         self._logs_kept_back = 0
         self._ping: tuple[int, float] | None = None  # nonce, sent at
         self._next_ping = now
+        self._patience = host.config.ping_timeout  # for its PONG
         self._handlers = host.router.handlers
         self._table = {
             int(MessageType.HELLO): self._on_second_hello,
@@ -206,6 +189,7 @@ class Peer:
             address=self.address,
             node_id=self.node_id,
             outbound=self.outbound,
+            purpose=self.purpose,
             user_agent=self.user_agent,
             capabilities=tuple(sorted(self.capabilities)),
             listen_address=self.listen_address,
@@ -360,6 +344,7 @@ class Peer:
 
     def _on_disconnect(self, frame: framing.Frame) -> None:
         message = DisconnectMessage.decode(frame.payload)
+        self.drop_retry_after = message.retry_after
         self._gone(message.code, message.reason, by_us=False)
         raise PeerDisconnectedError(message.reason)
 
@@ -375,6 +360,7 @@ class Peer:
             return  # an answer to nothing says nothing
         self.latency = self._runtime.loop_time() - self._ping[1]
         self._ping = None
+        self._patience = self._config.ping_timeout
         self.best_height, self.best_hash = pong.best_height, pong.best_hash
         self.earliest_height, self.snapshots = pong.earliest_height, pong.snapshots
 
@@ -416,7 +402,7 @@ class Peer:
             return
         if self._ping is not None:
             waited = now - max(self._ping[1], self._inbox.resumed_at)
-            if waited >= self._config.ping_timeout:
+            if waited >= self._patience:
                 self.punish(Offence.NO_PONG, f"no PONG within {waited:.1f} s")
         elif now >= self._next_ping:
             nonce = self._runtime.random.getrandbits(64)
@@ -427,6 +413,13 @@ class Peer:
             else:
                 self._ping = (nonce, now)
                 self._next_ping = now + self._config.ping_interval
+
+    def probe(self) -> None:
+        """It may be dead: ping it now, and do not wait for its PONG as long as usual."""
+        now = self._runtime.loop_time()
+        self._patience = min(self._patience, PROBE_TIMEOUT)
+        self._next_ping = min(self._next_ping, now)
+        self.tick(now)
 
     def claims(self, height: int, block_hash: bytes) -> None:
         """It has shown this block: if it is its highest, it is its head."""
