@@ -31,7 +31,7 @@ class NodeConfig:
     listen_host: str = "0.0.0.0"  # noqa: S104  (a public node; loopback is a choice for tests)
     user_agent: str = f"moderntensor/{VERSION}"
     # "secure" or "plaintext"; nothing falls back from one to the other.
-    transport: str = "plaintext"
+    transport: str = "secure"
 
     # --- how many peers --------------------------------------------------------------------
     max_peers: int = 50  # go-ethereum's --maxpeers
