@@ -81,14 +81,12 @@ class Table:
                 numbers[chosen] = numbers[-1]
                 numbers.pop()
 
-    def _hash(self, *parts: bytes | str | int) -> int:
-        # Of all parts but the last none holds a zero byte.
-        text = b"\0".join(p if isinstance(p, bytes) else str(p).encode() for p in parts)
-        digest = hashlib.blake2b(text, digest_size=8, key=self._key, person=self._name).digest()
+    def _hash(self, data: bytes) -> int:
+        digest = hashlib.blake2b(data, digest_size=8, key=self._key, person=self._name).digest()
         return int.from_bytes(digest, "big")
 
     def _place(self, bucket: int, entry: KnownAddress) -> int:
-        slot = self._hash("slot", bucket, entry.wire) % ADDRESS_BUCKET_SIZE
+        slot = self._hash(b"slot %d " % bucket + entry.wire) % ADDRESS_BUCKET_SIZE
         return bucket * ADDRESS_BUCKET_SIZE + slot
 
 
@@ -100,8 +98,8 @@ class TriedTable(Table):
 
     def place(self, entry: KnownAddress) -> int:
         """Where `entry` belongs: in one of the few buckets of its group."""
-        which = self._hash("which", entry.wire) % TRIED_BUCKETS_PER_GROUP
-        bucket = self._hash("bucket", self._group(entry), which) % TRIED_BUCKETS
+        which = self._hash(b"which " + entry.wire) % TRIED_BUCKETS_PER_GROUP
+        bucket = self._hash(f"bucket {which} {self._group(entry)}".encode()) % TRIED_BUCKETS
         return self._place(bucket, entry)
 
     def remove(self, entry: KnownAddress) -> None:
@@ -121,8 +119,9 @@ class NewTable(Table):
     def place(self, entry: KnownAddress, source: str) -> int:
         """Where `entry` belongs if a node of the group `source` told: in one of that group's
         buckets, the same for all addresses of one group."""
-        which = self._hash("which", source, self._group(entry)) % NEW_BUCKETS_PER_SOURCE
-        bucket = self._hash("bucket", source, which) % NEW_BUCKETS
+        which = self._hash(f"which {source} {self._group(entry)}".encode())
+        which %= NEW_BUCKETS_PER_SOURCE
+        bucket = self._hash(f"bucket {which} {source}".encode()) % NEW_BUCKETS
         return self._place(bucket, entry)
 
     def full(self, entry: KnownAddress) -> bool:

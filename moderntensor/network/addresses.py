@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -120,8 +121,21 @@ _NOWHERE = (
     "fec0::/10",
     "ff00::/8",
 )
-_PRIVATE_NETWORKS = tuple(map(ip_network, _PRIVATE))
-_NOWHERE_NETWORKS = tuple(map(ip_network, _NOWHERE))
+
+
+def _ranges(version: int) -> tuple[list[int], list[tuple[int, Scope]]]:
+    """First addresses in order, and to each the last one and where those between are."""
+    kinds = ((_PRIVATE, Scope.PRIVATE), (_NOWHERE, Scope.NOWHERE))
+    found = sorted(
+        (int(network[0]), int(network[-1]), kind)
+        for texts, kind in kinds
+        for network in map(ip_network, texts)
+        if network.version == version
+    )
+    return [first for first, _, _ in found], [(last, kind) for _, last, kind in found]
+
+
+_RANGES = {version: _ranges(version) for version in (4, 6)}
 _TRANSLATED = (IPv6Network("64:ff9b::/96"), IPv6Network("::ffff:0:0:0/96"))  # NAT64, SIIT
 
 
@@ -147,10 +161,10 @@ def _embedded(ip: IPv6Address) -> Iterator[IPv4Address]:
 def _scope(ip: IPv4Address | IPv6Address) -> Scope:
     if ip.is_loopback:
         return Scope.LOOPBACK
-    if any(ip in network for network in _PRIVATE_NETWORKS):
-        return Scope.PRIVATE
-    if any(ip in network for network in _NOWHERE_NETWORKS):
-        return Scope.NOWHERE
+    firsts, rest = _RANGES[ip.version]
+    before = bisect(firsts, int(ip)) - 1
+    if before >= 0 and int(ip) <= rest[before][0]:
+        return rest[before][1]
     if isinstance(ip, IPv6Address):
         for inner in _embedded(ip):
             # Nobody can have reached this machine or a private network by way of a translator.

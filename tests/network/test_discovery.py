@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from typing import Any
 
 from helpers.rawpeer import QUIET, RawPeer, hello_message, quiet_node, raw_listener, until
 
-from moderntensor.config import NodeConfig
-from moderntensor.network.addressbook import AddressBook
-from moderntensor.network.addresses import netgroup, to_wire
-from moderntensor.network.limits import ADDRESS_BOOK_SIZE, ADDRESS_GIVE_UP
+from moderntensor.network.addresses import to_wire
 from moderntensor.network.messages import (
     DisconnectCode,
     GetPeersMessage,
@@ -21,7 +17,6 @@ from moderntensor.network.messages import (
 )
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.refusals import Refusals
-from moderntensor.runtime import Runtime
 
 LOOPBACK = "127.0.0.1"
 EAGER = QUIET.replace(discovery=True, discovery_interval=0.2, redial_interval=0.2)
@@ -174,89 +169,6 @@ async def test_what_is_told_is_filtered() -> None:
         assert (await raw.read(PeersMessage)).peers == ()  # hearsay is not passed on
 
 
-# --- the book ----------------------------------------------------------------------------------
-
-
-class TurnedClock(Runtime):
-    """A runtime whose clocks stand until they are turned."""
-
-    def __init__(self) -> None:
-        super().__init__(workers=1)
-        self.now = 1_000_000.0
-
-    def loop_time(self) -> float:
-        return self.now
-
-    def wall_time(self) -> float:
-        return self.now
-
-
-def book(**changes: Any) -> tuple[AddressBook, TurnedClock]:
-    clock = TurnedClock()
-    return AddressBook(NodeConfig(**changes), clock, b"me" * 16), clock
-
-
-def anyone(_: object) -> bool:
-    return True
-
-
-def test_failures_back_off_and_are_given_up() -> None:
-    addresses, clock = book(redial_interval=30.0, redial_max=600.0)
-    addresses.learn("8.8.8.8", 1, b"x" * 32, 0, "9.9.9.9")
-    waits = []
-    for _ in range(ADDRESS_GIVE_UP - 1):
-        addresses.failed("8.8.8.8", 1)
-        entry = addresses.get("8.8.8.8", 1)
-        assert entry is not None
-        waits.append(entry.next_dial - clock.now)
-    for number, wait in enumerate(waits):
-        middle = min(30.0 * 2**number, 600.0)
-        assert 0.75 * middle <= wait <= 1.25 * middle
-    addresses.failed("8.8.8.8", 1)
-    assert ("8.8.8.8", 1) not in addresses
-
-
-def test_a_bootstrap_address_is_never_given_up() -> None:
-    addresses, clock = book(bootstrap_redial=1.0, bootstrap_redial_max=60.0)
-    entry = addresses.add_bootstrap("boot.example", 1)
-    for _ in range(2000):
-        addresses.failed("boot.example", 1)
-    assert 45.0 <= entry.next_dial - clock.now <= 75.0
-    assert addresses.due(clock.now, 1, wanted=anyone) == []
-    clock.now = entry.next_dial
-    assert addresses.due(clock.now, 1, wanted=anyone) == [entry]
-
-
-def test_a_full_book_forgets_hearsay_first_and_bootstrap_never() -> None:
-    addresses, _ = book()
-    addresses.add_bootstrap("1.2.3.4", 1)
-    addresses.met("5.6.7.8", 1, b"m" * 32)
-    for number in range(ADDRESS_BOOK_SIZE + 100):
-        host = f"20.{number >> 16}.{number >> 8 & 255}.{number & 255}"
-        assert addresses.learn(host, 1, b"x" * 32, number, "9.9.9.9")
-    assert len(addresses) == ADDRESS_BOOK_SIZE
-    assert ("1.2.3.4", 1) in addresses
-    assert ("5.6.7.8", 1) in addresses
-    assert ("20.0.0.0", 1) not in addresses
-
-
-def test_one_netgroup_is_dialled_once_but_this_machine_often() -> None:
-    addresses, clock = book()
-    for host in ("20.1.1.1", "20.1.2.2", "20.1.3.3", "30.1.1.1", "2a00:1::1", "2a00:1:ffff::2"):
-        addresses.learn(host, 1, b"x" * 32, 0, "9.9.9.9")
-    picked = addresses.due(clock.now, 99, wanted=anyone)
-    assert sorted(netgroup(e.host) for e in picked) == ["v4:1401", "v4:1e01", "v6:2a000001"]
-    assert addresses.due(clock.now, 99, wanted=anyone, groups=[netgroup("20.1.9.9")])
-    assert "v4:1401" not in {
-        netgroup(e.host)
-        for e in addresses.due(clock.now, 99, wanted=anyone, groups=[netgroup("20.1.9.9")])
-    }
-    local, clock = book()
-    for port in range(1, 6):
-        local.learn(LOOPBACK, port, b"x" * 32, 0, LOOPBACK)
-    assert len(local.due(clock.now, 99, wanted=anyone)) == 5
-
-
 def test_refusals_end_and_are_bounded() -> None:
     refusals = Refusals(limit=3)
     refusals.refuse("a", 0.0, 10.0)
@@ -269,12 +181,3 @@ def test_refusals_end_and_are_bounded() -> None:
     assert len(refusals) == 3
     assert refusals.remaining("9", 0.0) == 109.0
     assert refusals.remaining("0", 0.0) == 0.0
-
-
-def test_a_name_and_where_it_led_share_their_fate() -> None:
-    addresses, clock = book()
-    entry = addresses.add_bootstrap("boot.example", 1)
-    addresses.succeeded("boot.example", 1, b"x" * 32, "8.8.8.8")
-    addresses.postpone("8.8.8.8", 1, 600.0)
-    assert entry.next_dial == clock.now + 600.0
-    assert addresses.get("8.8.8.8", 1) is entry
