@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Threads that hang at the same time; twice as many as look up names in a node that is well.
+DETACHED_THREADS: Final = 16
 
 
 class Runtime:
@@ -31,6 +35,7 @@ class Runtime:
         self.random: random.Random = random.SystemRandom()
         self._pool: ThreadPoolExecutor | None = None
         self._writer: ThreadPoolExecutor | None = None
+        self._detached = threading.BoundedSemaphore(DETACHED_THREADS)
 
     def wall_time(self) -> float:
         """Seconds since the Unix epoch; may jump. Only for what other nodes see."""
@@ -59,6 +64,26 @@ class Runtime:
         return await asyncio.get_running_loop().run_in_executor(
             self._writer, partial(function, *args, **kwargs)
         )
+
+    async def run_detached(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function`, which may hang in the system and touches nothing of ours, on a thread
+        that nobody waits for: neither who is cancelled here, nor `close`, nor the interpreter's
+        end. Raises OSError if `DETACHED_THREADS` of them are busy."""
+        if not self._detached.acquire(blocking=False):
+            raise BlockingIOError("too many calls of the system hang")
+        outcome: Future[T] = Future()
+        outcome.set_running_or_notify_cancel()  # nothing cancels a thread
+
+        def work() -> None:
+            try:
+                outcome.set_result(function(*args, **kwargs))
+            except BaseException as error:  # it is for those who wait
+                outcome.set_exception(error)
+            finally:
+                self._detached.release()
+
+        threading.Thread(target=work, name="moderntensor-detached", daemon=True).start()
+        return await asyncio.wrap_future(outcome)
 
     def close(self) -> None:
         """End the worker threads once what they are doing is done. Idempotent."""

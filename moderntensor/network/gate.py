@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import ceil
 
 from ..config import NodeConfig
 from ..errors import ConnectError, HandshakeError, SecureChannelError
 from ..runtime import Runtime
-from .addresses import is_local
+from .addresses import format_address, is_exempt, netgroup
+from .bans import host_key
 from .channel import new_read_buffer
+from .eviction import Candidate, select_to_evict
 from .handshake import Handshake, check_hello
 from .host import GateHost
 from .limits import CLOSING_CONNECTIONS, LOGS_BURST, LOGS_PER_SECOND, PENDING_HANDSHAKES
 from .messages import DisconnectCode, HelloMessage
 from .offences import offence_of_code
 from .peer import Peer
+from .pending import Pending
+from .purpose import Purpose
 from .rates import TokenBucket
 from .refusals import Refusals
 from .reputation import AVOIDED
@@ -24,12 +29,15 @@ __all__ = ["Gate"]
 
 logger = logging.getLogger(__name__)
 
+_SECRET_SIZE = 16
+
 
 class Gate:
     """Owns every socket of the node, from its opening to its end, and decides who gets in.
 
     Handshakes are bounded in number and in time and take no peer's place; refused addresses are
-    turned away; of two connections with one node both sides keep the same.
+    turned away; of two connections with one node both sides keep the same. When the places for
+    those who dial us are taken, a newcomer takes that of a peer without merits.
     """
 
     def __init__(self, host: GateHost) -> None:
@@ -40,13 +48,19 @@ class Gate:
         self.read_buffer = new_read_buffer()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}
-        self._pending: dict[Handshake, None] = {}
+        self._pending = Pending(PENDING_HANDSHAKES)
         self._recent_hosts = Refusals()
+        self._secret = host.runtime.entropy(_SECRET_SIZE)
         self._logs: TokenBucket | None = None
 
     def __len__(self) -> int:
         """Open sockets, lingering ones included."""
         return len(self._connections)
+
+    @property
+    def pending(self) -> int:
+        """Who dialled us and has said no HELLO."""
+        return len(self._pending)
 
     def close(self) -> None:
         """Drop those who are not peers yet.
@@ -65,22 +79,25 @@ class Gate:
         while self._connections:
             await next(iter(self._connections)).connection.wait_closed()
 
+    def banned(self, host: str, port: int, node_id: bytes | None) -> float:
+        """For how many more seconds the node at this address is banned; 0 if it is not."""
+        keys = [host_key(host), format_address(host, port)]
+        if node_id is not None:
+            keys.append(node_id.hex())
+        return self._node.reputation.bans.left(keys, host)
+
     # --- opening ---------------------------------------------------------------------------
 
     def accept(self) -> asyncio.BaseProtocol:
         """A socket has dialled us."""
         handshake = Handshake(self, outbound=False)
         self._connections[handshake] = None
-        self._pending[handshake] = None
         self._set_deadline(handshake)
-        while len(self._pending) > PENDING_HANDSHAKES:
-            # An honest handshake takes a round trip: who has dawdled longest makes room.
-            next(iter(self._pending)).give_up("too many handshakes at a time")
         return handshake.connection
 
-    def dial(self, node_id: bytes | None) -> Handshake:
+    def dial(self, node_id: bytes | None, purpose: Purpose = Purpose.FULL) -> Handshake:
         """A socket that is about to be opened by us, to the node of this id if one is given."""
-        handshake = Handshake(self, outbound=True, expected_id=node_id)
+        handshake = Handshake(self, outbound=True, expected_id=node_id, purpose=purpose)
         self._connections[handshake] = None
         return handshake
 
@@ -100,12 +117,23 @@ class Gate:
         host, _ = handshake.connection.remote_address or ("", 0)
         if not self._node.running:
             handshake.give_up("shutting down")
-        elif not handshake.outbound and not is_local(host):
-            now = self.runtime.loop_time()
-            if self._recent_hosts.remaining(host, now):
+        elif not handshake.outbound:
+            if not self._first_attempt(host):
                 handshake.give_up("one attempt per interval")
-            else:
-                self._recent_hosts.refuse(host, now, self.config.redial_interval)
+                return
+            dawdler = self._pending.add(handshake, host)
+            if dawdler is not None:
+                dawdler.give_up("too many handshakes at a time")
+
+    def _first_attempt(self, host: str) -> bool:
+        """Whether this host has not dialled us within the last interval."""
+        if is_exempt(host, self.config):
+            return True
+        key, now = host_key(host), self.runtime.loop_time()
+        if self._recent_hosts.remaining(key, now):
+            return False
+        self._recent_hosts.refuse(key, now, self.config.redial_interval)
+        return True
 
     # --- judging ---------------------------------------------------------------------------
 
@@ -126,23 +154,68 @@ class Gate:
         )
         if not node.running:
             raise HandshakeError(DisconnectCode.SHUTTING_DOWN, "shutting down")
-        if not handshake.outbound:
-            host, _ = handshake.connection.remote_address or ("", 0)
-            proved = handshake.connection.remote_key
-            left = self._node.reputation.refused(host, hello.listen_port, proved)
-            if left:
-                handshake.retry_after = int(left) + 1
-                raise HandshakeError(DisconnectCode.BANNED, "refused for a while")
-        older = node.table.place_for(hello.node_id, outbound=handshake.outbound)
-        if older is not None:
-            older.disconnect(DisconnectCode.ALREADY_CONNECTED, "replaced by another connection")
+        if handshake.purpose is Purpose.FEELER:
+            raise HandshakeError(DisconnectCode.SHUTTING_DOWN, "only to see who is here")
+        host, port = handshake.connection.remote_address or ("", 0)
+        proved = handshake.connection.remote_key
+        if handshake.outbound:  # whom we dial was looked at before, but for who is there
+            left = self.banned(host, port, proved)
+        else:
+            left = node.reputation.refused(host, hello.listen_port, proved)
+        if left:
+            handshake.retry_after = int(left) + 1
+            raise HandshakeError(DisconnectCode.BANNED, "refused for a while")
+        self._find_place(handshake, hello)
         peer = Peer(node, handshake.connection, hello, outbound=handshake.outbound)
+        peer.purpose = handshake.purpose
+        peer.dial_nonce = _dial_nonce(handshake, hello)
         node.table.add(peer)
         return peer
 
+    def _find_place(self, handshake: Handshake, hello: HelloMessage) -> None:
+        """Part from whoever has to go for a new peer, or raise `HandshakeError`."""
+        table, outbound = self._node.table, handshake.outbound
+        older = table.duplicate(
+            hello.node_id,
+            outbound=outbound,
+            dial_nonce=_dial_nonce(handshake, hello),
+            now=self.runtime.loop_time(),
+        )
+        if older is not None:
+            older.disconnect(DisconnectCode.ALREADY_CONNECTED, "replaced by another connection")
+        if not table.full(outbound=outbound, purpose=handshake.purpose):
+            return
+        victim = None if outbound else self._to_evict()
+        # Who is connected already keeps its place, or the two of us would end with none.
+        if victim is None and older is None:
+            handshake.retry_after = self._stay_away
+            raise HandshakeError(DisconnectCode.TOO_MANY_PEERS, "too many peers")
+        if victim is not None:
+            victim.disconnect(
+                DisconnectCode.EVICTED,
+                "a newcomer takes the place",
+                retry_after=self._stay_away,
+            )
+
+    @property
+    def _stay_away(self) -> int:
+        """Seconds that we ask those for who found no place, or lost it."""
+        return ceil(self.config.redial_interval)
+
+    def _to_evict(self) -> Peer | None:
+        """The inbound peer that makes room; exempt ones never do."""
+        inbound = [
+            peer
+            for peer in self._node.table
+            if not (peer.outbound or is_exempt(peer.host_address, self.config))
+        ]
+        candidates = [_candidate(number, peer) for number, peer in enumerate(inbound)]
+        victim = select_to_evict(candidates, self._secret)
+        return None if victim is None else inbound[victim.number]
+
     def handshake_done(self, handshake: Handshake) -> None:
         """It has its peer, or never will."""
-        self._pending.pop(handshake, None)
+        self._pending.remove(handshake)
         # A DISCONNECT that was glued to the other side's HELLO is looked at first.
         asyncio.get_running_loop().call_soon(self._settle, handshake)
 
@@ -197,3 +270,16 @@ class Gate:
     def connection_closed(self, handshake: Handshake) -> None:
         """The socket is gone."""
         self._connections.pop(handshake, None)
+
+
+def _dial_nonce(handshake: Handshake, hello: HelloMessage) -> int:
+    return handshake.nonce if handshake.outbound else hello.nonce
+
+
+def _candidate(number: int, peer: Peer) -> Candidate:
+    return Candidate(
+        number=number,
+        netgroup=netgroup(peer.host_address),
+        connected_at=peer.connected_at,
+        min_latency=peer.latency,
+    )

@@ -11,10 +11,10 @@ from ..config import NodeConfig
 from ..errors import ConnectError, NetworkError
 from ..runtime import Runtime
 from .addresses import format_address
-from .dialer import resolve
 from .gate import Gate
 from .messages import DisconnectCode
 from .peers import PeerTable
+from .resolver import resolve
 from .tasks import TaskSet
 
 __all__ = ["Life"]

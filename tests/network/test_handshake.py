@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -269,29 +270,59 @@ async def test_whoever_is_connected_already_is_not_dialled_again() -> None:
         assert (len(one.gate), len(two.gate)) == (1, 1)
 
 
+# Each with the greater nonce of whoever dialled the newer one, or the lesser.
 @pytest.mark.parametrize(
     ("we_are_lower", "older_is_ours", "newer_is_ours", "newer_stays"),
     [
-        (True, True, True, True),
-        (True, False, False, True),
-        (True, False, True, True),
-        (True, True, False, False),
-        (False, True, True, True),
-        (False, False, False, True),
-        (False, False, True, False),
-        (False, True, False, True),
+        (True, True, True, (True, False)),
+        (True, False, False, (True, False)),
+        (True, False, True, (True, True)),
+        (True, True, False, (False, False)),
+        (False, True, True, (True, False)),
+        (False, False, False, (True, False)),
+        (False, False, True, (False, False)),
+        (False, True, False, (True, True)),
     ],
 )
-def test_of_two_connections_the_newest_or_the_lower_ids_stays(
-    we_are_lower: bool, older_is_ours: bool, newer_is_ours: bool, newer_stays: bool
+def test_of_two_connections_at_a_time_one_stays(
+    we_are_lower: bool, older_is_ours: bool, newer_is_ours: bool, newer_stays: tuple[bool, bool]
 ) -> None:
+    for newer_nonce, stays in zip((8, 6), newer_stays, strict=True):
+        older, decide = _older(we_are_lower, older_is_ours, newer_is_ours, 1.0, newer_nonce)
+        if stays:
+            assert decide() is older
+            assert not older.probes
+            continue
+        with pytest.raises(HandshakeError) as caught:
+            decide()
+        assert caught.value.code == DisconnectCode.ALREADY_CONNECTED
+        assert older.probes == 1  # it may be dead
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("nonce", [8, 6])
+def test_of_two_connections_of_one_direction_the_newest_stays(ours: bool, nonce: int) -> None:
+    older, decide = _older(True, ours, ours, 100.0, nonce)
+    assert decide() is older
+
+
+class _Older(SimpleNamespace):
+    probes = 0
+
+    def probe(self) -> None:
+        self.probes += 1
+
+
+def _older(
+    we_are_lower: bool, older_is_ours: bool, newer_is_ours: bool, age: float, nonce: int
+) -> tuple[Any, Callable[[], Any]]:
+    """A peer, and the decision on another connection with its node after `age` seconds."""
     own, other = (G1, G2) if we_are_lower else (G2, G1)
     table = PeerTable(NodeConfig(), own)
-    older: Any = SimpleNamespace(node_id=other, outbound=older_is_ours, address="a:1")
+    older: Any = _Older(
+        node_id=other, outbound=older_is_ours, address="a:1", connected_at=50.0, dial_nonce=7
+    )
     table.add(older)
-    if newer_stays:
-        assert table.place_for(other, outbound=newer_is_ours) is older
-    else:
-        with pytest.raises(HandshakeError) as caught:
-            table.place_for(other, outbound=newer_is_ours)
-        assert caught.value.code == DisconnectCode.ALREADY_CONNECTED
+    return older, lambda: table.duplicate(
+        other, outbound=newer_is_ours, dial_nonce=nonce, now=50.0 + age
+    )
