@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -13,7 +14,17 @@ from ..runtime import Runtime
 from .addresses import canonical, format_address, parse_address
 from .limits import BAN_GROWTH, BAN_MEMORY, BAN_TIME_MAX, BANS, NETGROUP_BANS
 
-__all__ = ["FOREVER", "OPERATOR", "Ban", "Bans", "host_key", "netgroup_key", "parse_key"]
+__all__ = [
+    "FOREVER",
+    "OPERATOR",
+    "Ban",
+    "Bans",
+    "host_key",
+    "netgroup_key",
+    "new_ban",
+    "parse_key",
+    "room_for",
+]
 
 OPERATOR: Final = "operator"
 FOREVER: Final = 100 * 365 * 86400  # seconds; the longest that can be asked for
@@ -83,6 +94,16 @@ class Ban:
             raise ConfigError(f"ban of {self.key}: a reason has 1 to 64 printable ASCII characters")
 
 
+def room_for(bans: Iterable[Ban], now: float, limit: int = BANS) -> list[Ban]:
+    """The bans that are kept at Unix time `now`: not those that ended so long ago that they count
+    no more; if still more than `limit`, those that end last, and the operator's before others."""
+    kept = sorted(
+        (ban for ban in bans if ban.until + BAN_MEMORY > now),
+        key=lambda ban: (ban.reason == OPERATOR, ban.until),
+    )
+    return kept[max(0, len(kept) - limit) :]
+
+
 @dataclass(slots=True)
 class _Held:
     ban: Ban
@@ -100,9 +121,13 @@ class Bans:
         self._runtime = runtime
         self._limit = limit
         self._held: dict[str, _Held] = {}
-        self._prefixes: dict[tuple[int, int], int] = {}  # version, length → networks of that size
+        self._sizes: Counter[tuple[int, int]] = Counter()  # networks, by version and length
+        # What is to be written to disk: the ban of a key, or None where it has none any more.
+        self.changes: dict[str, Ban | None] = {}
+        self.on_change: Callable[[], object] | None = None  # who writes them
 
     def __len__(self) -> int:
+        """How many are in force."""
         return len(self.list())
 
     def __contains__(self, key: str) -> bool:
@@ -115,8 +140,12 @@ class Bans:
         machine's clock has them now."""
         now, wall = self._runtime.loop_time(), self._runtime.wall_time()
         return sorted(
-            (_shown(held, now, wall) for held in self._held.values() if held.ends > now),
-            key=lambda ban: ban.until,
+            (
+                replace(held.ban, until=max(0, round(wall + held.ends - now)))
+                for held in self._held.values()
+                if held.ends > now
+            ),
+            key=lambda ban: (ban.until, ban.key),
         )
 
     def left(self, keys: Iterable[str], host: str = "") -> float:
@@ -129,33 +158,32 @@ class Bans:
                 longest = max(longest, held.ends - now)
         return longest
 
-    def _networks_of(self, host: str) -> Iterable[str]:
-        ip = canonical(host) if host and self._prefixes else None
-        if ip is None:
-            return
-        version = 6 if ":" in ip else 4
-        for v, length in self._prefixes:
-            if v == version:
-                network = IPv6Network if v == 6 else IPv4Network
-                yield str(network((ip, length), strict=False))
+    def _networks_of(self, host: str) -> Iterator[str]:
+        ip = canonical(host) if host and self._sizes else None
+        if ip is not None:
+            version, network = (6, IPv6Network) if ":" in ip else (4, IPv4Network)
+            for of, length in self._sizes:
+                if of == version:
+                    yield str(network((ip, length), strict=False))
 
     # --- changing ----------------------------------------------------------------------------
 
     def add(self, key: str, seconds: float, reason: str = OPERATOR, *, times: int = 1) -> Ban:
         """Ban `key` from now on, in place of a ban that it has. Raises `ConfigError`."""
-        wall = int(self._runtime.wall_time())
-        length = max(1, int(seconds))
-        ban = Ban(parse_key(key), wall + length, length, reason, times)
-        self._put(ban, self._runtime.loop_time() + length)
+        ban = new_ban(key, seconds, reason, self._runtime.wall_time(), times=times)
+        self._put(ban, self._runtime.loop_time() + ban.seconds)
+        self._changed(ban.key, ban)
         return ban
 
     def punish(self, key: str, seconds: float, reason: str) -> Ban:
         """Ban `key`, `BAN_GROWTH` times as long as the last time, if that is not long ago. A longer
         ban that it has stays."""
         held = self._held.get(key)
-        times = held.ban.times + 1 if held is not None and held.ban.reason != OPERATOR else 1
+        if held is None:
+            return self.add(key, seconds, reason)
+        times = held.ban.times + (held.ban.reason != OPERATOR)
         length = min(seconds * BAN_GROWTH ** min(times - 1, 16), max(BAN_TIME_MAX, seconds))
-        if held is not None and held.ends >= self._runtime.loop_time() + length:
+        if held.ends >= self._runtime.loop_time() + length:
             return held.ban
         return self.add(key, length, reason, times=times)
 
@@ -175,47 +203,77 @@ class Bans:
         """Forget a ban and what came before it; whether `key` was banned. Raises `ConfigError`."""
         key = parse_key(key)
         was = key in self
-        self._drop(key)
+        if key in self._held:
+            self._drop(key)
+            self._changed(key, None)
         return was
-
-    def _put(self, ban: Ban, ends: float) -> None:
-        self._drop(ban.key)
-        self._held[ban.key] = _Held(ban, ends)
-        if (size := _prefix(ban.key)) is not None:
-            self._prefixes[size] = self._prefixes.get(size, 0) + 1
-        if len(self._held) > self._limit:
-            self._forget_one()
-
-    def _drop(self, key: str) -> None:
-        if self._held.pop(key, None) is None:
-            return
-        size = _prefix(key)
-        if size is not None:
-            self._prefixes[size] -= 1
-            if not self._prefixes[size]:
-                del self._prefixes[size]
-
-    def _forget_one(self) -> None:
-        """The one that ends first, or ended longest ago; the operator's last of all."""
-        self._drop(
-            min(
-                self._held, key=lambda k: (self._held[k].ban.reason == OPERATOR, self._held[k].ends)
-            )
-        )
 
     def tidy(self) -> None:
         """Forget what was over so long ago that it counts no more."""
         now = self._runtime.loop_time()
         for key in [k for k, held in self._held.items() if held.ends + BAN_MEMORY < now]:
             self._drop(key)
+            self._changed(key, None)
+
+    def everything(self) -> tuple[Ban, ...]:
+        """The bans as they are on disk, those that are over included."""
+        return tuple(held.ban for held in self._held.values())
+
+    def take_over(self, table: Iterable[Ban]) -> tuple[set[str], set[str]]:
+        """Have the bans of `table`, except where `changes` say otherwise. Returns the keys that
+        are banned now and were not, and those that were and are not."""
+        before = {key for key in self._held if key in self}
+        found = {ban.key: ban for ban in table if ban.key not in self.changes}
+        for key in [k for k in self._held if k not in found and k not in self.changes]:
+            self._drop(key)
+        now, wall = self._runtime.loop_time(), self._runtime.wall_time()
+        for key, ban in found.items():
+            held = self._held.get(key)
+            if held is None or held.ban != ban:
+                # Never longer than it was meant to be, should the clock have been set back.
+                self._put(ban, now + min(ban.until - wall, ban.seconds))
+        after = {key for key in self._held if key in self}
+        return after - before, before - after
+
+    def _changed(self, key: str, ban: Ban | None) -> None:
+        if self.on_change is not None:
+            self.changes[key] = ban
+            self.on_change()
+
+    def _put(self, ban: Ban, ends: float) -> None:
+        self._drop(ban.key)
+        self._held[ban.key] = _Held(ban, ends)
+        size = _size(ban.key)
+        if size is not None:
+            self._sizes[size] += 1
+        if len(self._held) > self._limit:
+            # The one that ends first, or ended longest ago; the operator's last of all.
+            least = min(
+                self._held, key=lambda k: (self._held[k].ban.reason == OPERATOR, self._held[k].ends)
+            )
+            self._drop(least)
+            self._changed(least, None)
+
+    def _drop(self, key: str) -> None:
+        if self._held.pop(key, None) is None:
+            return
+        size = _size(key)
+        if size is not None:
+            self._sizes[size] -= 1
+            if not self._sizes[size]:
+                del self._sizes[size]
 
 
-def _shown(held: _Held, now: float, wall: float) -> Ban:
-    ban = held.ban
-    return Ban(ban.key, max(0, int(wall + held.ends - now)), ban.seconds, ban.reason, ban.times)
+def new_ban(key: str, seconds: float, reason: str, now: float, *, times: int = 1) -> Ban:
+    """A ban that begins at Unix time `now`. Raises `ConfigError`."""
+    if not 0 < seconds <= FOREVER:
+        raise ConfigError(f"ban of {key}: must last from 1 s to {FOREVER} s")
+    length = max(1, int(seconds))
+    return Ban(parse_key(key), int(now) + length, length, reason, times)
 
 
-def _prefix(key: str) -> tuple[int, int] | None:
+def _size(key: str) -> tuple[int, int] | None:
+    """IP version and length of a network; None for any other key."""
     address, slash, length = key.partition("/")
     return (6 if ":" in address else 4, int(length)) if slash else None
 

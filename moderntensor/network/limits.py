@@ -30,6 +30,8 @@ __all__ = [
     "ANNOUNCED_BLOCKS_PER_PEER",
     "ANNOUNCED_BLOCKS_WAITING",
     "BANS",
+    "BANS_FILE_BYTES",
+    "BANS_WATCH",
     "BAN_GROWTH",
     "BAN_MEMORY",
     "BAN_TIME_MAX",
@@ -126,6 +128,8 @@ LOGS_BURST = 5.0
 SCORES = 4096
 # Bans that are kept, in memory and on disk (at most 1 MiB); the one that ends first makes room.
 BANS = 4096
+BANS_FILE_BYTES = 2 * 1024 * 1024  # 4096 of the longest keys and reasons take 1.3 MiB
+BANS_WATCH = 2.0  # seconds between looks at the file, which an operator may have changed
 # Who does it again within a week is banned four times as long, up to Bitcoin Core's 24 hours.
 BAN_GROWTH = 4
 BAN_TIME_MAX = 86400.0

@@ -18,6 +18,7 @@ from ..errors import ConfigError, NetworkError
 from ..runtime import Runtime
 from .addressbook import AddressBook
 from .addresses import is_loopback, parse_address, to_wire
+from .ban_file import BanKeeper
 from .bans import OPERATOR, Ban, Bans
 from .callbacks import tell
 from .dialer import Dialer
@@ -111,6 +112,11 @@ class P2PNode:
             self.book.add_bootstrap(*parse_address(address))
         self.bans = Bans(self.runtime)
         self.reputation = Reputation(self.config, self.runtime, self.bans, peers=lambda: self.table)
+        self.ban_keeper = (
+            BanKeeper(self.bans, self.runtime, data_dir, on_changed=self.reputation.bans_changed)
+            if data_dir is not None
+            else None
+        )
         self.gate = Gate(self)
         self.dialer = Dialer(self, self.gate)
         self.discovery = Discovery(self, self.dialer)
@@ -151,6 +157,7 @@ class P2PNode:
                 ("keeping peers alive", self._keep_alive),
                 ("discovery", self.discovery.run),
                 ("gossip", self.gossip.run),
+                *((("bans", self.ban_keeper.run),) if self.ban_keeper is not None else ()),
             ),
         )
 
@@ -164,6 +171,8 @@ class P2PNode:
 
     async def _prepare(self) -> None:
         """Before anything listens: what was remembered of earlier runs."""
+        if self.ban_keeper is not None:
+            await self.ban_keeper.load()
         if self.config.transport == "plaintext":
             logger.log(
                 logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
@@ -174,6 +183,8 @@ class P2PNode:
 
     async def _finish(self) -> None:
         """When nothing runs any more: what the next run is to remember."""
+        if self.ban_keeper is not None:
+            await self.ban_keeper.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -295,6 +295,16 @@ class Reputation:
         self._refusals.lift(key)
         return self.bans.lift(key)
 
+    def bans_changed(self, banned: Iterable[str], lifted: Iterable[str]) -> None:
+        """An operator's command has changed the bans on disk."""
+        for key in lifted:
+            self._scores.pop(key, None)
+            self._refusals.lift(key)
+            logger.info("%s is banned no more", key)
+        for key in banned:
+            logger.info("banned %s", key)
+        self.part_from_banned()
+
     def part_from_banned(self) -> None:
         """Disconnect the peers whom a ban hits."""
         for peer in tuple(self._peers()):

@@ -9,6 +9,7 @@ import pytest
 
 from moderntensor.config import NodeConfig
 from moderntensor.network.messages import DisconnectCode
+from moderntensor.network.offences import Offence
 from moderntensor.network.sync.pace import Capacity, Patience
 from moderntensor.network.sync.source import Kind, Misbehaviour, Refused, Source, Unanswered
 from moderntensor.network.sync.sources import SourcePool
@@ -26,8 +27,9 @@ class StandInPeer:
         self.best_hash = name.encode().ljust(32, b"\0")
         self.code: DisconnectCode | None = None
 
-    def disconnect(self, code: DisconnectCode, reason: str) -> None:
-        self.code = code
+    def punish(self, offence: Offence, detail: str) -> None:
+        if offence.drops:
+            self.code = offence.code
 
 
 class StandInNode:
@@ -64,7 +66,7 @@ class Numbered(Job):
         if outcome == "fail":
             raise Unanswered
         if outcome == "lie":
-            raise Misbehaviour(DisconnectCode.BAD_BLOCK, "a lie")
+            raise Misbehaviour(Offence.BAD_BODY, "a lie")
         if outcome == "hang":
             await asyncio.Event().wait()
         if outcome == "part":

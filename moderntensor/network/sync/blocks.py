@@ -11,7 +11,8 @@ from ...blockchain.chain_types import AppliedBatch
 from ...blockchain.prepared import PreparedBody, prepare_bodies, prepare_body
 from ...errors import InvalidBlockError, StaleBodiesError
 from ...runtime import Runtime
-from ..messages import BlockBodiesMessage, DisconnectCode, GetBlockBodiesMessage
+from ..messages import BlockBodiesMessage, GetBlockBodiesMessage
+from ..offences import Offence
 from .context import SyncContext
 from .headers import HeaderStage
 from .settle import settled
@@ -81,7 +82,7 @@ class BodiesJob(Job):
         for body, (i, _, root) in zip(prepared, wanted, strict=False):
             if body.root != root:
                 raise Misbehaviour(
-                    DisconnectCode.BAD_BLOCK,
+                    Offence.BAD_BODY,
                     f"the body of block {self.first + i} does not match its txs_root",
                 )
         size = sum(map(len, reply.bodies))

@@ -17,7 +17,7 @@ from ...errors import (
     SyncError,
     UnknownParentError,
 )
-from ..messages import DisconnectCode
+from ..blame import offence_of_rule
 from ..peer import Peer
 from .settle import settled
 from .status import SyncPhase
@@ -150,18 +150,12 @@ class Follower:
             result = await settled(self._runtime.run_writer(self._chain.import_block, block))
         except UnknownParentError:
             return False
-        except HeaderChainError as error:
-            if error.rule == "future":  # nobody's fault
+        except (HeaderChainError, InvalidBlockError, FinalityError) as error:
+            offence = offence_of_rule(error)
+            if offence is None:  # nobody's fault
                 self._due = float(block.header.timestamp - self._chain.config.rules.max_drift)
             else:
-                self._part(peer, DisconnectCode.BAD_HEADER, str(error))
-            return True
-        except InvalidBlockError as error:
-            self._part(peer, DisconnectCode.BAD_BLOCK, str(error))
-            return True
-        except FinalityError as error:
-            log.error("peer %s is on a chain that we cannot follow: %s", peer.address, error)
-            self._part(peer, DisconnectCode.USELESS, "a chain that forks off too deep")
+                self._pool.part_from(peer, offence, str(error))
             return True
         finally:
             unsubscribe()
@@ -173,13 +167,6 @@ class Follower:
                 batch = AppliedBatch(len(applied), count, head, len(reverted))
                 await self._manager.applied(applied[0][0], batch)
         return True
-
-    def _part(self, peer: Peer, code: DisconnectCode, reason: str) -> None:
-        source = self._pool.of(peer)
-        if source is None:
-            peer.disconnect(code, reason)
-        else:
-            self._pool.part(source, code, reason)
 
     # --- many blocks ----------------------------------------------------------------------
 

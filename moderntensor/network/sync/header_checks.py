@@ -8,9 +8,10 @@ from typing import Final
 from ...backend import headers as engine
 from ...blockchain.chain import Blockchain
 from ...blockchain.rules import verify_header_signatures
-from ...errors import HeaderChainError, InvalidBlockError, UnknownParentError
+from ...errors import HeaderChainError, InvalidBlockError
 from ...runtime import Runtime
-from ..messages import DisconnectCode
+from ..blame import offence_of_rule
+from ..offences import Offence
 from .source import Misbehaviour
 
 HeaderBatch = engine.HeaderBatch
@@ -22,7 +23,12 @@ SIGNATURE_SLICE: Final = 512
 
 
 class SkeletonFalse(Exception):  # noqa: N818  (an outcome, no error)
-    """A good range proves that the skeleton is not one chain."""
+    """A good range proves that the skeleton is not one chain. `start` is the height that it
+    stands on."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        super().__init__(start)
 
 
 class FutureHeaders(Exception):  # noqa: N818  (an outcome, no error)
@@ -31,7 +37,7 @@ class FutureHeaders(Exception):  # noqa: N818  (an outcome, no error)
 
 def bad_signature(height: int) -> Misbehaviour:
     """What convicts a peer of a header that nobody has signed."""
-    return Misbehaviour(DisconnectCode.BAD_HEADER, f"header {height}: bad signature")
+    return Misbehaviour(Offence.BAD_SIGNATURE, f"header {height}: bad signature")
 
 
 class HeaderChecker:
@@ -67,18 +73,17 @@ class HeaderChecker:
     async def attached(self, batch: HeaderBatch, trusted_to: int) -> tuple[Anchor, HeaderBatch]:
         """Check a batch that must begin after a header that we know, signatures above height
         `trusted_to` only. Returns where, and the batch without what lies in the future. Raises
-        FinalityError and Misbehaviour."""
+        UnknownParentError, FinalityError and Misbehaviour."""
         now = self.now
         while len(batch):
             try:
                 anchor = await self._runtime.run(self._chain.check_headers, batch, now)
-            except UnknownParentError as error:
-                raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
             except InvalidBlockError as error:
-                raise Misbehaviour(DisconnectCode.BAD_BLOCK, str(error)) from error
+                raise Misbehaviour(Offence.INVALID_CHAIN, str(error)) from error
             except HeaderChainError as error:
-                if error.rule != "future":
-                    raise Misbehaviour(DisconnectCode.BAD_HEADER, str(error)) from error
+                offence = offence_of_rule(error)
+                if offence is not None:
+                    raise Misbehaviour(offence, str(error)) from error
                 batch = batch[: error.index]  # which is looked at again: for invalid ones, say
             else:
                 await self.signatures(batch, trusted_to)
@@ -98,7 +103,7 @@ class HeaderChecker:
         batch = HeaderBatch.from_concatenated(data)
         # Linked among themselves and ending in the pin: then the first parent is as true.
         if batch.hash(-1) != end_hash:
-            raise Misbehaviour(DisconnectCode.BAD_HEADER, "a range that does not end in its pin")
+            raise Misbehaviour(Offence.BAD_HEADER, "a range that does not end in its pin")
         good, rule = batch.check_prefix(anchor, self._chain.config.rules, self.now)
         if rule == "future":
             raise FutureHeaders
@@ -106,10 +111,8 @@ class HeaderChecker:
             # The pin it begins at may be false in every way, so nothing of it counts here.
             own = Anchor(batch.previous_hash(0), anchor.height, self._chain.config.timestamp)
             if batch.check_prefix(own, self._chain.config.rules, self.now)[1] is None:
-                raise SkeletonFalse
+                raise SkeletonFalse(anchor.height)
         if rule is not None:
-            # A chain against a checkpoint is another chain, not a broken one.
-            code = DisconnectCode.USELESS if rule == "checkpoint" else DisconnectCode.BAD_HEADER
             error = HeaderChainError(good, anchor.height + 1 + good, rule)
-            raise Misbehaviour(code, str(error))
+            raise Misbehaviour(offence_of_rule(error) or Offence.BAD_HEADER, str(error))
         return batch

@@ -14,21 +14,19 @@ body stage does not see them. If the leader's chain ends before, they are checke
 from __future__ import annotations
 
 import asyncio
-import logging
 from bisect import bisect_right
-from typing import Final
+from typing import Final, cast
 
 from ...backend import headers as engine
 from ...errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
-from ..messages import DisconnectCode, GetHeadersMessage, HeadersMessage, Status
+from ..messages import GetHeadersMessage, HeadersMessage, Status
+from ..offences import Offence
 from .context import SyncContext
 from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse, bad_signature
 from .settle import settled
 from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
 from .sources import SourcePool
 from .window import Attempt, Job, Unobtainable, Window
-
-log = logging.getLogger(__name__)
 
 HeaderBatch = engine.HeaderBatch
 Anchor = engine.Anchor
@@ -88,9 +86,7 @@ class SegmentJob(Job):
             reply = await self._pool.ask(source, request, HeadersMessage)
             count = reply.count
             if not count:
-                raise Misbehaviour(
-                    DisconnectCode.BAD_HEADER, "no headers where some lie below its pin"
-                )
+                raise Misbehaviour(Offence.BAD_HEADER, "no headers where some lie below its pin")
             parts.append(reply.headers[2:])
             got += count
             attempt.moved = self._pool.now()
@@ -209,11 +205,12 @@ class HeaderStage:
             leader.owed_height = 0
         except Refused:
             self._pool.broke_claim(leader)
+        except UnknownParentError as error:
+            self._pool.broke_claim(leader, Offence.UNKNOWN_PARENT, str(error))
         except FutureHeaders:
             self._pool.dismiss(leader, hopeless=True)
         except FinalityError as error:
-            log.error("peer %s is on a chain that we cannot follow: %s", leader.peer.address, error)
-            self._pool.part(leader, DisconnectCode.USELESS, "a chain that forks off too deep")
+            self._pool.part(leader, Offence.FORKS_TOO_DEEP, str(error))
         except Misbehaviour as fault:
             self._pool.convict(leader, fault)
         else:
@@ -244,7 +241,7 @@ class HeaderStage:
         last = batch.height(-1)
         if reply.status == Status.OK and len(batch) < self._per_request and last < target.height:
             # "Up to my head": and an honest head never gets lower.
-            raise Misbehaviour(DisconnectCode.USELESS, f"claims block {target.height}, has {last}")
+            raise Misbehaviour(Offence.SHOWS_LESS, f"claims block {target.height}, has {last}")
         fork, checked = await self._checker.attached(batch, self._trusted_to)
         ahead = len(checked) < len(batch)
         if self._limit is not None:
@@ -313,7 +310,7 @@ class HeaderStage:
         skeleton = HeaderBatch((await self._ask(leader, request)).headers)
         for i in range(len(skeleton)):
             if skeleton.height(i) != anchor.height + (i + 1) * stride:
-                raise Misbehaviour(DisconnectCode.BAD_HEADER, "a skeleton of other heights")
+                raise Misbehaviour(Offence.BAD_HEADER, "a skeleton of other heights")
         window: Window[SegmentJob] = Window(
             self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, SEGMENTS_BYTES
         )
@@ -323,8 +320,11 @@ class HeaderStage:
                 group.create_task(window.run())
                 group.create_task(self._feed(window, skeleton, anchor, stride))
                 group.create_task(self._join(window))
-        except* SkeletonFalse:
-            fault = Misbehaviour(DisconnectCode.BAD_HEADER, "its skeleton is not one chain")
+        except* SkeletonFalse as caught:
+            # Between its two answers the leader may have changed its chain, within one not.
+            fault = Refused()
+            if cast(SkeletonFalse, _first(caught)).start != anchor.height:
+                fault = Misbehaviour(Offence.BAD_HEADER, "its skeleton is not one chain")
         except* Unobtainable:
             fault = Refused()  # the leader was asked too: it no longer has what it showed
         except* (FutureHeaders, FinalityError, Misbehaviour) as caught:
@@ -386,7 +386,7 @@ class HeaderStage:
         except UnknownParentError as error:
             raise Refork from error  # a block of our own has moved the head meanwhile
         except InvalidBlockError as error:
-            fault = Misbehaviour(DisconnectCode.BAD_BLOCK, str(error))
+            fault = Misbehaviour(Offence.INVALID_CHAIN, str(error))
             for source in suppliers:
                 self._pool.convict(source, fault)
             raise fault from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ...errors import StaleBodiesError, SyncError
-from ..messages import DisconnectCode
+from ..offences import Offence
 from .blocks import Applied, BlockStage, BodiesJob, ChainRejected
 from .context import SyncContext
 from .headers import HeaderStage, Refork
@@ -106,7 +106,7 @@ class Pipeline:
     def _blame(self, rejected: ChainRejected) -> None:
         """Nobody can have executed an invalid block: who vouched for it is false."""
         for source in self._headers.vouchers(rejected.error.height):
-            self._pool.part(source, DisconnectCode.BAD_BLOCK, str(rejected.error))
+            self._pool.part(source, Offence.INVALID_CHAIN, str(rejected.error))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

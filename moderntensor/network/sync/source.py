@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from ..messages import DisconnectCode
+from ..offences import Offence
 from ..peer import Peer
 from .pace import Capacity
 
@@ -26,12 +26,12 @@ class Unanswered(Exception):  # noqa: N818  (an outcome, no error)
 
 
 class Misbehaviour(Exception):  # noqa: N818  (an outcome, no error)
-    """The peer served something false. `code` is the DISCONNECT code."""
+    """The peer served something false."""
 
-    def __init__(self, code: DisconnectCode, reason: str) -> None:
-        self.code = code
+    def __init__(self, offence: Offence, reason: str) -> None:
+        self.offence = offence
         self.reason = reason
-        super().__init__(code, reason)
+        super().__init__(offence, reason)
 
 
 class Claim(NamedTuple):

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 from ...config import NodeConfig
 from ...errors import NetworkError, PeerBusyError, RequestTimeoutError
 from ...runtime import Runtime
-from ..messages import DisconnectCode, HeadersMessage, Reply, Request, Status
+from ..messages import HeadersMessage, Reply, Request, Status
+from ..offences import Offence
 from ..p2p import P2PNode
 from ..peer import Peer
 from .pace import Patience
@@ -227,7 +228,7 @@ class SourcePool:
             self._disconnected(source.peer)
             raise Unanswered from None
         if not isinstance(reply, reply_type):
-            raise Misbehaviour(DisconnectCode.PROTOCOL_ERROR, "a reply of another type")
+            raise Misbehaviour(Offence.WRONG_REPLY, "a reply of another type")
         if reply.status == Status.BUSY:
             source.silent_since[kind] = None
             self.rest(source, reply.retry_ms / 1000 or REST_SECONDS)
@@ -284,9 +285,9 @@ class SourcePool:
         if silent is None:
             silent = source.silent_since[kind] = since
         if any(other.delivered_at[kind] > silent for other in self):
-            self.part(source, DisconnectCode.TIMEOUT, "served nothing in time while others did")
+            self.part(source, Offence.SERVES_NOTHING, "served nothing in time while others did")
         elif self.now() - silent >= SILENT_REQUESTS * self._request_timeout:
-            self.part(source, DisconnectCode.TIMEOUT, "serves nothing")
+            self.part(source, Offence.SERVES_NOTHING, "serves nothing")
 
     def _was_busy(self, source: Source, kind: Kind) -> None:
         """A peer that says "busy" and nothing else holds up the sync as well as a silent one, and
@@ -296,7 +297,7 @@ class SourcePool:
         if since is None:
             source.busy_since[kind] = now
         elif now - since >= BUSY_REQUESTS * self._request_timeout:
-            self.part(source, DisconnectCode.TIMEOUT, "is busy all the time")
+            self.part(source, Offence.SERVES_NOTHING, "is busy all the time")
 
     def part_from_silent(self) -> None:
         """All is done: those who were asked and gave nothing, while others did, are of no use."""
@@ -305,11 +306,13 @@ class SourcePool:
                 silent is not None and any(other.delivered_at[kind] > silent for other in self)
                 for kind, silent in enumerate(source.silent_since)
             ):
-                self.part(source, DisconnectCode.TIMEOUT, "served nothing while others did")
+                self.part(source, Offence.SERVES_NOTHING, "served nothing while others did")
 
-    def broke_claim(self, source: Source) -> None:
-        """A peer does not have what it claims. Heads change, so once is no proof; a peer that does
-        it again and again is of no use."""
+    def broke_claim(
+        self, source: Source, offence: Offence = Offence.BROKEN_CLAIM, detail: str = ""
+    ) -> None:
+        """A peer does not have what it claims. Heads change, so once is no proof and costs
+        nothing; then it is punished, and a peer that does it again and again is of no use."""
         self.dismiss(source)
         now = self.now()
         if now - source.broken_at > BROKEN_CLAIM_PAUSES * self._dismissal:
@@ -317,18 +320,26 @@ class SourcePool:
         source.broken_at = now
         source.broken_claims += 1
         if source.broken_claims >= MAX_BROKEN_CLAIMS:
-            self.part(source, DisconnectCode.USELESS, "does not have what it claims")
+            self.part(source, Offence.SHOWS_LESS, "does not have what it claims")
+        elif source.broken_claims > 1:
+            source.peer.punish(offence, detail or "does not have what it claims")
 
     def convict(self, source: Source, fault: Misbehaviour) -> None:
         """Part from a peer that served something false."""
-        self.part(source, fault.code, fault.reason)
+        self.part(source, fault.offence, fault.reason)
 
-    def part(self, source: Source, code: DisconnectCode, reason: str) -> None:
-        """Disconnect a peer; what it owed fails at once and goes elsewhere."""
-        if source in self:
-            log.warning("dropping peer %s: %s (%s)", source.peer.address, reason, code.name)
-            self._disconnected(source.peer)
-            source.peer.disconnect(code, reason)
+    def part(self, source: Source, offence: Offence, detail: str) -> None:
+        """Punish a peer by disconnecting it; what it owed fails at once and goes elsewhere. One
+        that has left meanwhile is punished all the same, unless that costs it nothing."""
+        if source in self or offence.points:
+            self.part_from(source.peer, offence, detail)
+
+    def part_from(self, peer: Peer, offence: Offence, detail: str) -> None:
+        """As `part`, be the peer a source or not."""
+        if offence is Offence.FORKS_TOO_DEEP:
+            log.error("peer %s is on a chain that we cannot follow: %s", peer.address, detail)
+        self._disconnected(peer)
+        peer.punish(offence, detail)
 
 
 def _is_dismissed(source: Source, now: float) -> bool:
