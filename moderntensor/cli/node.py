@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,18 @@ from ..blockchain.genesis import ChainConfig
 from ..blockchain.key_files import load_key
 from ..config import NodeConfig
 from ..errors import ConfigError
-from ..network.addresses import format_address, parse_address
+from ..network.addresses import NodeAddress, parse_address, parse_node_address
 from ..node import FullNode
 from .output import bad_option, console, count, duration, short, size
 
 STATUS_INTERVAL = 10.0  # seconds between two status lines
+
+
+class Transport(StrEnum):
+    """How the node talks to others."""
+
+    SECURE = "secure"
+    PLAINTEXT = "plaintext"
 
 
 def node(
@@ -28,30 +36,42 @@ def node(
     ] = "0.0.0.0:30303",
     peer: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="A node to start from; may be given many times."),
+        typer.Option(
+            metavar="ID@HOST:PORT",
+            help="A node to start from; may be given many times. With an id and @ in front of the"
+            " address, only the node of that id will do.",
+        ),
     ] = None,
     network_id: Annotated[
         int, typer.Option(min=0, help="Nodes of other networks are refused.")
     ] = 1,
     max_peers: Annotated[int, typer.Option(min=1, help="Connections at most.")] = 50,
+    transport: Annotated[
+        Transport,
+        typer.Option(help="plaintext, for closed networks, talks only to nodes that speak it too."),
+    ] = Transport.SECURE,
     validator_key: Annotated[
         Path | None, typer.Option(help="Key file: produce blocks in the slots of this key.")
     ] = None,
 ) -> None:
     """Run one node from a genesis file and a data directory until Ctrl-C or SIGTERM.
 
-    It syncs to its peers' best chain, follows it, serves it, and relays what is new. The transport
-    is plaintext: connect it to nodes that you trust, on networks that you trust.
+    It syncs to its peers' best chain, follows it, serves it, and relays what is new. What it says
+    is encrypted, and the id of every peer is proved.
     """
     host, port = _address("--listen", listen)
     for address in peer or ():
-        _address("--peer", address)
+        _peer(address)
     config = ChainConfig.load(genesis)
     key = load_key(validator_key) if validator_key else None
     if key is not None and config.validators and key.public_key not in config.validators:
         raise ConfigError(f"key file {validator_key}: its key is no validator of {genesis}")
     settings = NodeConfig(
-        listen_host=host, listen_port=port, network_id=network_id, max_peers=max_peers
+        listen_host=host,
+        listen_port=port,
+        network_id=network_id,
+        max_peers=max_peers,
+        transport=transport.value,
     )
     full_node = FullNode(
         data, config, bootstrap_nodes=tuple(peer or ()), settings=settings, producer_key=key
@@ -69,6 +89,14 @@ def _address(option: str, text: str) -> tuple[str, int]:
         raise bad_option(option, str(error)) from error
 
 
+def _peer(text: str) -> NodeAddress:
+    """A usage error if it is no address."""
+    try:
+        return parse_node_address(text)
+    except ConfigError as error:
+        raise bad_option("--peer", str(error)) from error
+
+
 async def run(full_node: FullNode) -> None:
     """Run the node, a status line now and then, until SIGINT or SIGTERM. Raises what made a
     part of it fail."""
@@ -84,11 +112,10 @@ async def run(full_node: FullNode) -> None:
     full_node.sync.on_sync_complete = synced
     try:
         async with full_node:
+            p2p = full_node.p2p
             out.print(
-                f"listening on "
-                f"{format_address(full_node.p2p.listen_host, full_node.p2p.listen_port)}, "
-                f"genesis {short(full_node.chain.genesis_hash)}, "
-                f"node id {short(full_node.p2p.node_id)}"
+                f"listening on {NodeAddress(p2p.listen_host, p2p.listen_port, p2p.node_id)}, "
+                f"genesis {short(full_node.chain.genesis_hash)}"
             )
             out.print(status_line(full_node))
             while not await _stopping(full_node, STATUS_INTERVAL):

@@ -115,7 +115,7 @@ class Discovery:
     async def _try(self, entry: KnownAddress) -> None:
         host = self._host
         try:
-            peer = await self._dialer.connect(entry.host, entry.port)
+            peer = await self._dialer.connect(entry.host, entry.port, entry.expected_id)
         except NetworkError as error:
             logger.log(
                 logging.INFO if entry.bootstrap else logging.DEBUG,

@@ -17,7 +17,7 @@ from ..config import NodeConfig
 from ..errors import ConfigError, NetworkError
 from ..runtime import Runtime
 from .addressbook import AddressBook
-from .addresses import is_loopback, parse_address, to_wire
+from .addresses import is_loopback, parse_node_address, to_wire
 from .ban_file import BanKeeper
 from .bans import OPERATOR, Ban, Bans
 from .callbacks import tell
@@ -75,7 +75,8 @@ class P2PNode:
         data_dir: Path | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        """What is given here counts before `config`. `bootstrap_nodes` are ``host:port``.
+        """What is given here counts before `config`. `bootstrap_nodes` are ``host:port``, or
+        ``id@host:port`` where nobody else will do.
 
         `node_id` (32 bytes) names a node that has no `identity` and can only speak plaintext;
         without either a new identity is made. `data_dir` is an existing directory for what the
@@ -109,7 +110,8 @@ class P2PNode:
         self.table = PeerTable(self.config, self.node_id)
         self.book = AddressBook(self.config, self.runtime, self.node_id)
         for address in self.bootstrap_nodes:
-            self.book.add_bootstrap(*parse_address(address))
+            at = parse_node_address(address)
+            self.book.add_bootstrap(at.host, at.port, at.node_id)
         self.bans = Bans(self.runtime)
         self.reputation = Reputation(self.config, self.runtime, self.bans, peers=lambda: self.table)
         self.ban_keeper = (

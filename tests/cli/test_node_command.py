@@ -47,7 +47,8 @@ def test_it_runs_until_a_signal_and_leaves_nothing(net: Path, tmp_path: Path, nu
 def test_one_node_syncs_from_another(net: Path, tmp_path: Path) -> None:
     fresh, genesis = tmp_path / "fresh", net / "genesis.json"
     with running("node", "--data", net / "data", "--genesis", genesis, *LOOPBACK) as server:
-        address = f"127.0.0.1:{port_of(server.line_with('listening on'))}"
+        address = server.line_with("listening on").split()[-3].rstrip(",")
+        assert len(address.partition("@")[0]) == 64
         server.line_with(f"block {BLOCKS}")
         with running(
             "node", "--data", fresh, "--genesis", genesis, *LOOPBACK, "--peer", address
@@ -130,6 +131,41 @@ def test_a_directory_of_another_chain(net: Path, tmp_path: Path) -> None:
     ChainConfig(chain_id=2, timestamp=0).save(other)
     line = complaint("node", "--data", net / "data", "--genesis", other, *LOOPBACK)
     assert "holds the chain of genesis" in line
+
+
+def test_a_peer_that_is_another_one_than_expected(net: Path, tmp_path: Path) -> None:
+    genesis = net / "genesis.json"
+    with running("node", "--data", net / "data", "--genesis", genesis, *LOOPBACK) as server:
+        port = port_of(server.line_with("listening on"))
+        with running(
+            *("--log-level", "info", "node", "--data", tmp_path / "fresh", "--genesis", genesis),
+            *(*LOOPBACK, "--peer", f"{'ab' * 32}@127.0.0.1:{port}"),
+        ) as client:
+            assert client.process.stderr is not None
+            line = next(line for line in client.process.stderr if "could not connect" in line)
+            assert "another node_id than expected" in line
+            assert client.stop()[0] == 0
+        assert server.stop()[0] == 0
+
+
+def test_plaintext_is_asked_for_by_name_and_talks_to_its_like(net: Path, tmp_path: Path) -> None:
+    """Nothing falls back: the encrypted node stays alone."""
+    genesis, plain = net / "genesis.json", ("--transport", "plaintext")
+    with running("node", "--data", net / "data", "--genesis", genesis, *LOOPBACK, *plain) as server:
+        peer = ("--peer", f"127.0.0.1:{port_of(server.line_with('listening on'))}")
+        for name, transport in (("one", plain), ("two", ())):
+            with running(
+                *("--log-level", "info", "node", "--data", tmp_path / name),
+                *("--genesis", genesis, *LOOPBACK, *peer, *transport),
+            ) as client:
+                if transport:
+                    client.line_with("synced to block")
+                else:
+                    assert client.process.stderr is not None
+                    line = next(x for x in client.process.stderr if "could not connect" in x)
+                    assert "it may speak plaintext" in line
+                assert client.stop()[0] == 0
+        assert server.stop()[0] == 0
 
 
 async def test_the_failure_of_a_part_ends_it(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
