@@ -24,6 +24,7 @@ from .callbacks import tell
 from .dialer import Dialer
 from .discovery import Discovery
 from .dispatch import Handler, Router
+from .external import ExternalAddress
 from .gate import Gate
 from .gossip import BlockHook, Gossip
 from .identity import NodeIdentity
@@ -108,7 +109,8 @@ class P2PNode:
         self.on_peer_disconnected: list[Callable[[Peer], Any]] = []
 
         self.table = PeerTable(self.config, self.node_id)
-        self.book = AddressBook(self.config, self.runtime, self.node_id)
+        self.book = AddressBook(self.config, self.runtime, self.node_id, data_dir)
+        self.external = ExternalAddress(self.config, self.runtime)
         for address in self.bootstrap_nodes:
             at = parse_node_address(address)
             self.book.add_bootstrap(at.host, at.port, at.node_id)
@@ -144,6 +146,12 @@ class P2PNode:
         return self.config.listen_host
 
     @property
+    def external_address(self) -> str | None:
+        """The IP address at which others reach us, once several of them agree on it; IPv4 before
+        IPv6."""
+        return next(iter(self.external.hosts), None)
+
+    @property
     def running(self) -> bool:
         """Whether it is between `start` and `stop`."""
         return self.life.running
@@ -159,6 +167,7 @@ class P2PNode:
                 ("keeping peers alive", self._keep_alive),
                 ("discovery", self.discovery.run),
                 ("gossip", self.gossip.run),
+                ("keeping addresses", self.book.keep),
                 *((("bans", self.ban_keeper.run),) if self.ban_keeper is not None else ()),
             ),
         )
@@ -173,6 +182,7 @@ class P2PNode:
 
     async def _prepare(self) -> None:
         """Before anything listens: what was remembered of earlier runs."""
+        await self.book.load()
         if self.ban_keeper is not None:
             await self.ban_keeper.load()
         if self.config.transport == "plaintext":
@@ -185,6 +195,7 @@ class P2PNode:
 
     async def _finish(self) -> None:
         """When nothing runs any more: what the next run is to remember."""
+        await self.book.save()
         if self.ban_keeper is not None:
             await self.ban_keeper.close()
 
@@ -353,6 +364,10 @@ class P2PNode:
         """The handshake stands: begin to listen to the peer."""
         peer.start()
         peer.announced = True
+        if peer.outbound:
+            self.external.vote(peer.host_address, peer.observed_host)
+        for host in self.external.hosts:
+            self.book.is_own(host, self.listen_port)
         logger.info("connected to %s (%s)", peer, peer.user_agent)
         self.discovery.peer_connected(peer)
         self.gossip.transactions.welcome(peer)

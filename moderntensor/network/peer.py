@@ -19,7 +19,7 @@ from ..errors import (
 )
 from ..runtime import Runtime
 from ..wire import MESSAGES
-from .addresses import format_address
+from .addresses import format_address, from_wire
 from .budget import TokenBucket
 from .connection import WRITE_HIGH, Connection
 from .dispatch import Router
@@ -112,6 +112,7 @@ class Peer:
         self.user_agent: str = hello.user_agent
         self.capabilities: frozenset[str] = frozenset(hello.capabilities)
         self.listen_port: int = hello.listen_port
+        self.observed_host: str = from_wire(hello.observed_ip)  # where it sees us
         # Where it can be dialled again; 0 where it cannot.
         self.dial_port: int = remote[1] if outbound else hello.listen_port
         self.best_height: int = hello.best_height
