@@ -29,6 +29,8 @@ SHARE_LEAST: Final = 8 * _MIB
 # Memory of a connected peer that does nothing, its two sets of known hashes apart: measured, 31 KiB
 # with a transport and a secure channel.
 PEER_BASE: Final = 32 * _KIB
+# Memory of a hash in a set of those that a peer is known to have: 80 for itself, 64 for its place.
+HASH_BYTES: Final = 144
 # Connections that are no peers yet, and closed ones that linger: bounded by number, 114 in all.
 STRANGERS: Final = 4 * _MIB
 # Changes of an account by less are put off: it is looked at with every read.

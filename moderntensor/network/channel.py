@@ -74,6 +74,10 @@ class Channel(ABC):
         """How long that is at least, in bytes; 0 while it is not known."""
         return self.decoder.expected
 
+    def discard(self) -> None:
+        """Free what is held of something unfinished: nothing is received any more."""
+        self.decoder.discard()
+
     def ended(self) -> NetworkError | None:
         """What is wrong with an end of the stream here, if anything is."""
         if not self.pending:

@@ -100,6 +100,8 @@ class Connection(asyncio.BufferedProtocol):
         self._on_error = on_error
         self._on_opened = on_opened
         self._on_connected = on_connected
+        # For the owner: after a read, something unfinished is held.
+        self.on_pending: Callable[[], None] = _ignore
         self._announced = False
 
         self._stall_time = write_stall
@@ -317,6 +319,7 @@ class Connection(asyncio.BufferedProtocol):
             self._frame_started = self._loop.time()
             if self._frame_handle is None:
                 self._frame_handle = self._loop.call_later(self.frame_time, self._check_frame)
+        self.on_pending()
 
     def _check_frame(self) -> None:
         self._frame_handle = None
@@ -330,7 +333,9 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.abort(
                 ProtocolViolationError(
-                    _CODE_TIMEOUT, f"a frame was not complete within {allowed:.0f} s"
+                    _CODE_TIMEOUT,
+                    f"a frame was not complete within {allowed:.0f} s",
+                    "slow_frame",
                 )
             )
 
@@ -389,6 +394,7 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = True
         self._reason = reason
         self._queue.close(flush=flush)
+        self.channel.discard()
         self._cancel_timers()
         if self._transport is None:
             self._finish()
@@ -411,7 +417,7 @@ class Connection(asyncio.BufferedProtocol):
         on_closed = self._on_closed
         # The callbacks hold the owner, which holds this connection.
         self._on_frames = self._on_closed = self._on_error = self._on_connected = _ignore
-        self._on_opened = _ignore
+        self._on_opened = self.on_pending = _ignore
         try:
             on_closed(self._reason)
         finally:

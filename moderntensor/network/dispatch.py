@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from ..errors import ConfigError, ProtocolViolationError
 from .connection import Connection
 from .messages import Message, MessageCodec, MessageType, Reply, Request
+from .offences import Offence
 
 __all__ = ["Correspondent", "Handler", "Router"]
 
@@ -31,6 +32,12 @@ class Correspondent(Protocol):
 
     def send_frame(self, frame: bytes, *, now: bool = False) -> None:
         """Queue an encoded frame; `now`: nothing follows, let it leave."""
+
+    def settle(self) -> None:
+        """What is held for it has changed by much."""
+
+    def punish(self, offence: Offence, detail: str = "") -> None:
+        """It did something wrong."""
 
     def breach(self, error: ProtocolViolationError) -> None:
         """It broke a rule: tell it which, and part."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Generic
 
 from ..errors import NetworkError, ProtocolViolationError
-from ..runtime import Runtime
 from .dispatch import Handler, P
 from .limits import INBOX_BYTES, INBOX_MESSAGES
 from .messages import Message
+from .reading import Reading, Why
 from .tasks import TaskSet, ends_us
 
 __all__ = ["Inbox"]
@@ -26,15 +27,16 @@ class Inbox(Generic[P]):
     owes us a reply: then what does not fit is discarded (news are repeated by others).
     """
 
-    def __init__(self, peer: P, runtime: Runtime) -> None:
+    def __init__(self, peer: P, reading: Reading, drained: Callable[[], None]) -> None:
+        """`drained()` is called now and then while messages are handled."""
         self._peer = peer
-        self._runtime = runtime
+        self._reading = reading
+        self._drained = drained
         self._messages: deque[tuple[tuple[Handler[P], ...], Message, int]] = deque()
-        self._bytes = 0
         self._wake = asyncio.Event()
         self._finished = False
-        self.paused = False
-        self.resumed_at = 0.0  # loop time
+        self._full = False
+        self.bytes = 0  # of memory, roughly
         self.discarded = 0
 
     def __len__(self) -> int:
@@ -45,32 +47,26 @@ class Inbox(Generic[P]):
         tasks.start(self._run(), f"inbox of {self._peer.address}")
 
     def put(self, handlers: tuple[Handler[P], ...], message: Message, size: int) -> None:
-        """Queue `message` (`size` bytes) for its handlers."""
+        """Queue `message` (`size` bytes of memory, roughly) for its handlers."""
         messages = self._messages
-        if len(messages) >= INBOX_MESSAGES or self._bytes > INBOX_BYTES:
-            if self._peer.owes_us:
+        if self._finished:
+            return
+        if len(messages) >= INBOX_MESSAGES or self.bytes > INBOX_BYTES:
+            if not self._reading.pause(Why.INBOX):
                 self.discarded += 1
                 return
-            if not self.paused:  # the rest of this read still comes in
-                self.paused = True
-                self._peer.connection.pause_reading()
+            self._full = True  # the rest of this turn still comes in
         if not messages:
             self._wake.set()
         messages.append((handlers, message, size))
-        self._bytes += size
-
-    def read_on(self) -> None:
-        """Read again: there is room, or something is asked of the peer."""
-        if self.paused:
-            self.paused = False
-            self.resumed_at = self._runtime.loop_time()
-            self._peer.connection.resume_reading()
+        self.bytes += size
 
     def finish(self, *, discard: bool) -> None:
         """No more will come. What is here is still handled, unless the peer broke the rules."""
         self._finished = True
         if discard:
             self._messages.clear()
+            self.bytes = 0
         self._wake.set()
 
     async def _run(self) -> None:
@@ -79,7 +75,7 @@ class Inbox(Generic[P]):
         while True:
             while messages:
                 handlers, message, size = messages.popleft()
-                self._bytes -= size
+                self.bytes -= size
                 for handler in handlers:
                     try:
                         await handler(peer, message)
@@ -90,11 +86,14 @@ class Inbox(Generic[P]):
                 count += 1
                 if count >= _TURN:
                     count = 0
+                    self._drained()
                     await asyncio.sleep(0)
-                if self.paused and self._half_empty:
-                    self.read_on()
+                if self._full and self._half_empty:
+                    self._full = False
+                    self._reading.resume(Why.INBOX)
             if self._finished:
                 return
+            self._drained()
             self._wake.clear()
             await self._wake.wait()
 
@@ -104,6 +103,7 @@ class Inbox(Generic[P]):
         if isinstance(error, ProtocolViolationError):
             peer.breach(error)
             self._messages.clear()
+            self.bytes = 0
         elif isinstance(error, NetworkError):  # the line failed while it was handled
             peer.log(logging.DEBUG, "%s not handled: %s", message.TYPE.name, error)
         else:  # the handler's fault, not the peer's
@@ -111,4 +111,4 @@ class Inbox(Generic[P]):
 
     @property
     def _half_empty(self) -> bool:
-        return len(self._messages) <= INBOX_MESSAGES // 2 and self._bytes <= INBOX_BYTES // 2
+        return len(self._messages) <= INBOX_MESSAGES // 2 and self.bytes <= INBOX_BYTES // 2

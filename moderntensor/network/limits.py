@@ -47,6 +47,7 @@ __all__ = [
     "EXTERNAL_VOTE_TIME",
     "FAR_AHEAD",
     "FETCH_ALTERNATIVES",
+    "FRAMES_PER_TURN",
     "GOSSIP_QUEUE",
     "HEADS_WAITING",
     "INBOX_BYTES",
@@ -61,6 +62,8 @@ __all__ = [
     "NEW_BUCKETS",
     "NEW_BUCKETS_PER_ADDRESS",
     "NEW_BUCKETS_PER_SOURCE",
+    "OBJECT_BYTES",
+    "OBJECT_FACTOR",
     "OWN_ADDRESSES",
     "PENDING_HANDSHAKES",
     "PINGS_BURST",
@@ -115,7 +118,14 @@ UNREAD_BUSY_REPLIES = 256
 # --- traffic -------------------------------------------------------------------------------
 # Messages read from a peer and not handled yet: one read (256 KiB) of small ones, twice.
 INBOX_MESSAGES = 8192
-INBOX_BYTES = 4 * 1024 * 1024  # two of the largest gossip messages (NEW_BLOCK, 2 MiB)
+INBOX_BYTES = 4 * 1024 * 1024  # of memory; the largest message (NEW_BLOCK, 2 MiB) comes on top
+# What a decoded message takes of memory: its objects, and for each byte of its payload. Measured:
+# hashes take 2.75 bytes for one on the wire, hashes with heights 4.4, small transactions 1.5.
+OBJECT_BYTES = 256
+OBJECT_FACTOR = 3
+# Frames of one connection that a turn of the loop handles, 0.3 to 3 ms of small ones; the rest of
+# what was read waits for the next, so that everybody else has their turn.
+FRAMES_PER_TURN = 1024
 # Ours come every 15 s; more than these are not answered.
 PINGS_PER_SECOND = 2.0
 PINGS_BURST = 20.0

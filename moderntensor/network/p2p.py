@@ -20,6 +20,7 @@ from .addressbook import AddressBook
 from .addresses import is_loopback, parse_node_address, to_wire
 from .ban_file import BanKeeper
 from .bans import OPERATOR, Ban, Bans
+from .budget import ByteBudget
 from .callbacks import tell
 from .dialer import Dialer
 from .discovery import Discovery
@@ -114,6 +115,7 @@ class P2PNode:
         for address in self.bootstrap_nodes:
             at = parse_node_address(address)
             self.book.add_bootstrap(at.host, at.port, at.node_id)
+        self.budget = ByteBudget(self.config)
         self.bans = Bans(self.runtime)
         self.reputation = Reputation(self.config, self.runtime, self.bans, peers=lambda: self.table)
         self.ban_keeper = (
@@ -218,6 +220,7 @@ class P2PNode:
             now = self.runtime.loop_time()
             for peer in self.table:
                 peer.tick(now)
+            self.budget.sample()
             await asyncio.sleep(pause)
 
     # --- the chain -------------------------------------------------------------------------

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from ..backend import framing
 from ..config import NodeConfig
-from ..errors import (
-    DecodeError,
-    FrameError,
-    PeerBusyError,
-    PeerDisconnectedError,
-    ProtocolViolationError,
-)
+from ..errors import FrameError, PeerBusyError, PeerDisconnectedError, ProtocolViolationError
 from ..runtime import Runtime
-from ..wire import MESSAGES
 from .addresses import format_address, from_wire
-from .budget import TokenBucket
+from .budget import GRAIN, HASH_BYTES, ByteBudget, Kind
 from .connection import WRITE_HIGH, Connection
 from .dispatch import Router
+from .heartbeat import Heartbeat
 from .inbox import Inbox
+from .intake import Intake
 from .known import KnownSet
 from .limits import (
     KNOWN_BLOCKS,
     KNOWN_TRANSACTIONS,
     LOGS_BURST,
     LOGS_PER_SECOND,
-    PINGS_BURST,
-    PINGS_PER_SECOND,
-    PROBE_TIMEOUT,
     WRITE_TOGETHER,
 )
 from .messages import (
@@ -41,8 +30,6 @@ from .messages import (
     HelloMessage,
     Message,
     MessageCodec,
-    MessageType,
-    PingMessage,
     PongMessage,
     Reply,
     Request,
@@ -50,7 +37,9 @@ from .messages import (
 from .offences import Offence, offence_of_code, offence_of_frame
 from .peer_info import PeerInfo
 from .purpose import Purpose
-from .reputation import Reputation
+from .rates import PeerRates, TokenBucket
+from .reading import Reading, Why
+from .reputation import DISCONNECT_AT, Reputation
 from .requests import RequestTable
 from .serving_queue import ServingQueue
 from .tasks import TaskSet
@@ -60,27 +49,13 @@ __all__ = ["Peer", "PeerHost", "PeerInfo"]
 
 logger = logging.getLogger(__name__)
 
-_KINDS = {int(kind): kind for kind in MessageType}
-_REQUESTS = tuple(kind for kind in MessageType if kind.name.startswith("GET_"))
-# For the messages that come in floods: straight to the layout where no rule spans fields. That a
-# payload is within its cap the frame decoder has seen to.
-_DECODERS: dict[int, Callable[[bytes], Any]] = {
-    int(kind): MESSAGES[kind].LAYOUT.unpack
-    if MESSAGES[kind].fault is Message.fault
-    else partial(MessageCodec.decode_payload, kind)
-    for kind in MessageType
-}
-_NEWS = {
-    int(kind): _DECODERS[kind]
-    for kind in (MessageType.NEW_TRANSACTION, MessageType.NEW_BLOCK, MessageType.NEW_BLOCK_HASHES)
-}
-
 
 class PeerHost(Protocol):
     """What a peer needs of the node that it belongs to."""
 
     config: NodeConfig
     runtime: Runtime
+    budget: ByteBudget
     reputation: Reputation
     router: Router[Peer]
     tasks: TaskSet
@@ -120,7 +95,9 @@ class Peer:
         self.earliest_height: int = hello.earliest_height
         self.genesis_hash: bytes = hello.genesis_hash
         self.snapshots: tuple[tuple[int, bytes], ...] = ()
-        self.latency: float | None = None
+        # Loop times of its last news that was new and valid.
+        self.last_block_at: float | None = None
+        self.last_transaction_at: float | None = None
         self.known_transactions = KnownSet(KNOWN_TRANSACTIONS)
         self.known_blocks = KnownSet(KNOWN_BLOCKS)
         self.wanted_from = 0  # announced transactions that it is being asked for
@@ -131,6 +108,7 @@ class Peer:
         self.drop_retry_after = 0  # seconds that it told us to stay away
         self.offence: Offence | None = None  # for which we dropped it
         self.announced = False  # the node's user was told of it
+        self._points = 0  # of this connection
         self._left = False
 
         self._host = host
@@ -145,24 +123,26 @@ class Peer:
             max_inflight=hello.max_inflight,
             max_per_type=hello.max_per_type,
         )
-        self._inbox = Inbox(self, host.runtime)
-        self._serving = ServingQueue(self, host.router, host.config, host.runtime)
-        self._pings = TokenBucket(PINGS_PER_SECOND, PINGS_BURST, now)
+        self._reading = Reading(self, host.runtime)
+        self._inbox = Inbox(self, self._reading, self.settle)
+        self._account = host.budget.open(self)
+        self._serving = ServingQueue(self, self._account, host.router, host.config, host.runtime)
+        self._rates = PeerRates(host.config.rate_limits, now)
+        self._heartbeat = Heartbeat(self, host.config, host.runtime)
         self._logs = TokenBucket(LOGS_PER_SECOND, LOGS_BURST, now)
         self._logs_kept_back = 0
-        self._ping: tuple[int, float] | None = None  # nonce, sent at
-        self._next_ping = now
-        self._patience = host.config.ping_timeout  # for its PONG
-        self._handlers = host.router.handlers
-        self._table = {
-            int(MessageType.HELLO): self._on_second_hello,
-            int(MessageType.PING): self._on_ping,
-            int(MessageType.PONG): self._on_pong,
-            int(MessageType.DISCONNECT): self._on_disconnect,
-            **{int(kind): self._on_request for kind in _REQUESTS},
-        }
-        for kind in MessageType:
-            self._table.setdefault(int(kind), self._on_reply)
+        self._settled = True  # its account says that nothing much is held
+        self.on_frames = Intake(
+            self,
+            host.router.handlers,
+            self._rates,
+            self._requests,
+            self._serving,
+            self._inbox,
+            self._reading,
+            host.runtime,
+        ).on_frames
+        connection.on_pending = self.settle
 
     def __repr__(self) -> str:
         return f"<Peer {self.address} {self.node_id.hex()[:8]}>"
@@ -183,6 +163,16 @@ class Peer:
         return format_address(self.host_address, self.listen_port) if self.listen_port else None
 
     @property
+    def latency(self) -> float | None:
+        """Seconds from the last PING to its PONG."""
+        return self._heartbeat.latency
+
+    @property
+    def min_latency(self) -> float | None:
+        """The least that was measured."""
+        return self._heartbeat.minimum
+
+    @property
     def info(self) -> PeerInfo:
         """All that is known of it now."""
         connection = self.connection
@@ -198,6 +188,7 @@ class Peer:
             best_hash=self.best_hash,
             earliest_height=self.earliest_height,
             latency=self.latency,
+            min_latency=self.min_latency,
             connected_for=self._runtime.loop_time() - self.connected_at,
             bytes_sent=connection.bytes_sent,
             bytes_received=connection.bytes_received,
@@ -205,6 +196,8 @@ class Peer:
             messages_received=connection.frames_received,
             requests_in_flight=self._requests.in_flight,
             requests_timed_out=self._requests.timeouts,
+            messages_refused=self._rates.refused,
+            bytes_held=self._account.held,
         )
 
     # --- out -------------------------------------------------------------------------------
@@ -247,7 +240,7 @@ class Peer:
 
     def _send_request(self, frame: bytes) -> None:
         # Whoever asks must read, or two nodes that both pause would wait for each other.
-        self._inbox.read_on()
+        self._reading.resume_for_reply()
         # The first of a row is on its way while the others follow.
         self.send_frame(frame, now=self._requests.in_flight % WRITE_TOGETHER == 1)
 
@@ -281,6 +274,9 @@ class Peer:
     def _punish(self, offence: Offence, code: DisconnectCode, detail: str, *, drop: bool) -> None:
         if self.offence is not None and self.offence.points >= offence.points:
             return  # it is gone for that already; what it sent along costs no more
+        # Beside those of its address: who dials from this machine may have none that lasts.
+        self._points += offence.points
+        drop = drop or self._points >= DISCONNECT_AT
         reputation = self._host.reputation
         verdict = reputation.punish(self, offence, detail, drop=drop)
         if verdict.drop:
@@ -298,32 +294,10 @@ class Peer:
         self._requests.close(reason)
         self._serving.close()
         self._inbox.finish(discard=by_us)
+        self._account.part(self.connection.write_buffer_size)
         self._host.peer_gone(self)
 
     # --- in --------------------------------------------------------------------------------
-
-    def on_frames(self, frames: list[framing.Frame]) -> None:
-        """Called by the connection with what one read completed."""
-        table, handlers, inbox = self._table, self._handlers, self._inbox
-        try:
-            for frame in frames:
-                kind = frame.type
-                decode = _NEWS.get(kind)
-                if decode is None:
-                    table[kind](frame)
-                else:  # what may come in floods
-                    payload = frame.payload
-                    message = decode(payload)
-                    if handlers[kind]:
-                        inbox.put(handlers[kind], message, len(payload))
-        except ProtocolViolationError as error:
-            self.breach(error)
-        except DecodeError as error:
-            self.punish(Offence.MALFORMED, str(error))
-        except PeerDisconnectedError as error:  # it said goodbye, or we closed it meanwhile
-            self.connection.close(error)
-        except PeerBusyError as error:
-            self.disconnect(DisconnectCode.LIMITS, str(error))
 
     def on_error(self, error: FrameError) -> None:
         """Called by the connection: no further frame can be read."""
@@ -337,49 +311,28 @@ class Peer:
                 self._host.reputation.punish(self, self.offence, reason.reason)
             self._gone(reason.code, reason.reason, by_us=True)
         self._gone(None, str(reason) if reason is not None else "closed by the peer", by_us=False)
+        self._account.close()
 
-    def _on_second_hello(self, frame: framing.Frame) -> None:
-        raise ProtocolViolationError(
-            DisconnectCode.PROTOCOL_ERROR, "a second HELLO", Offence.UNEXPECTED_MESSAGE
-        )
+    def on_ping(self, nonce: int) -> None:
+        """A PING within its rate: answered, unless there were many."""
+        if self._heartbeat.may_answer():
+            self.send_frame(MessageCodec.encode(self._host.make_pong(nonce)), now=True)
 
-    def _on_disconnect(self, frame: framing.Frame) -> None:
-        message = DisconnectMessage.decode(frame.payload)
+    def on_pong(self, pong: PongMessage) -> None:
+        """A PONG has come."""
+        if self._heartbeat.answered(pong):
+            self.best_height, self.best_hash = pong.best_height, pong.best_hash
+            self.earliest_height, self.snapshots = pong.earliest_height, pong.snapshots
+
+    def on_goodbye(self, message: DisconnectMessage) -> None:
+        """DISCONNECT has come."""
         self.drop_retry_after = message.retry_after
         self._gone(message.code, message.reason, by_us=False)
-        raise PeerDisconnectedError(message.reason)
 
-    def _on_ping(self, frame: framing.Frame) -> None:
-        ping = PingMessage.decode(frame.payload)
-        if self._pings.take(self._runtime.loop_time()):
-            self.send_frame(MessageCodec.encode(self._host.make_pong(ping.nonce)), now=True)
-
-    def _on_pong(self, frame: framing.Frame) -> None:
-        pong = PongMessage.decode(frame.payload)
-        if self._ping is None or self._ping[0] != pong.nonce:
-            self.punish(Offence.WRONG_PONG, "a PONG to no PING")
-            return  # an answer to nothing says nothing
-        self.latency = self._runtime.loop_time() - self._ping[1]
-        self._ping = None
-        self._patience = self._config.ping_timeout
-        self.best_height, self.best_hash = pong.best_height, pong.best_hash
-        self.earliest_height, self.snapshots = pong.earliest_height, pong.snapshots
-
-    def _on_request(self, frame: framing.Frame) -> None:
-        message = _DECODERS[frame.type](frame.payload)
-        assert isinstance(message, Request)  # noqa: S101 - by its type
-        self._serving.put(message)
-
-    def _on_reply(self, frame: framing.Frame) -> None:
-        if frame.type == MessageType.HEADERS and not any(frame.payload[:4]):
-            message = _DECODERS[frame.type](frame.payload)  # announced headers
-            if self._handlers[frame.type]:
-                self._inbox.put(self._handlers[frame.type], message, len(frame.payload))
-            return
-        reply = self._requests.deliver(_KINDS[frame.type], frame.payload)
-        handlers = self._handlers[frame.type]
-        if reply is not None and handlers:
-            self._inbox.put(handlers, reply, len(frame.payload))
+    def on_read(self) -> None:
+        """All that came at once has been looked at."""
+        if not self._settled or self._inbox.bytes >= GRAIN:
+            self.settle()
 
     # --- upkeep ----------------------------------------------------------------------------
 
@@ -399,28 +352,43 @@ class Peer:
         if self.closed:
             return
         self._requests.expire()
-        if self._inbox.paused:  # its PONG could not reach us
-            return
-        if self._ping is not None:
-            waited = now - max(self._ping[1], self._inbox.resumed_at)
-            if waited >= self._patience:
-                self.punish(Offence.NO_PONG, f"no PONG within {waited:.1f} s")
-        elif now >= self._next_ping:
-            nonce = self._runtime.random.getrandbits(64)
-            try:
-                self.send_frame(MessageCodec.encode(PingMessage(nonce=nonce)), now=True)
-            except PeerBusyError as error:
-                self.disconnect(DisconnectCode.LIMITS, str(error))
-            else:
-                self._ping = (nonce, now)
-                self._next_ping = now + self._config.ping_interval
+        self.settle()
+        if not self._reading.paused:  # else its PONG could not reach us
+            self._heartbeat.tick(now, self._reading.resumed_at)
 
     def probe(self) -> None:
         """It may be dead: ping it now, and do not wait for its PONG as long as usual."""
-        now = self._runtime.loop_time()
-        self._patience = min(self._patience, PROBE_TIMEOUT)
-        self._next_ping = min(self._next_ping, now)
-        self.tick(now)
+        self._heartbeat.hurry()
+        self.tick(self._runtime.loop_time())
+
+    def settle(self) -> None:
+        """Bring its account up to date, and read from it or not accordingly."""
+        if self._left:
+            return
+        connection, account = self.connection, self._account
+        frames = connection.channel.pending + connection.decoder.held
+        sending = connection.write_buffer_size
+        inbox, requests = self._inbox.bytes, self._serving.bytes
+        self._settled = frames + sending + inbox + requests < GRAIN
+        account.hold(Kind.FRAMES, frames)
+        account.hold(Kind.INBOX, inbox)
+        account.hold(Kind.REQUESTS, requests)
+        account.hold(Kind.SENDING, sending)
+        account.hold(
+            Kind.KNOWN, HASH_BYTES * (len(self.known_transactions) + len(self.known_blocks))
+        )
+        if account.over:
+            self._reading.pause(Why.BUDGET)
+        else:
+            self._reading.resume(Why.BUDGET)
+
+    def make_room(self) -> None:
+        """The byte budget is full, and it holds most: it has to go, its last bytes at once."""
+        if self._left:
+            self.connection.abort()
+            return
+        held = f"holds {self._account.held} bytes, and the budget is full"
+        self._punish(Offence.OVER_BUDGET, Offence.OVER_BUDGET.code, held, drop=True)
 
     def claims(self, height: int, block_hash: bytes) -> None:
         """It has shown this block: if it is its highest, it is its head."""

@@ -24,6 +24,7 @@ class PeerInfo:
     best_hash: bytes
     earliest_height: int
     latency: float | None
+    min_latency: float | None
     connected_for: float
     bytes_sent: int
     bytes_received: int
@@ -31,3 +32,7 @@ class PeerInfo:
     messages_received: int
     requests_in_flight: int
     requests_timed_out: int
+    messages_refused: int
+    """Of its messages, over a rate: discarded, or answered BUSY."""
+    bytes_held: int
+    """Of the byte budget."""

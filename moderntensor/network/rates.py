@@ -7,12 +7,13 @@ from typing import Final, NamedTuple
 from .offences import Offence
 from .protocol import MessageType
 
-__all__ = ["RATES", "TOTAL", "PeerRates", "Rate", "TokenBucket"]
+__all__ = ["EXCESS_PER_OFFENCE", "RATES", "TOTAL", "PeerRates", "Rate", "TokenBucket", "retry_ms"]
 
 _MIB: Final = 1024 * 1024
 # What goes on after a bucket is empty, in messages, until it counts as one more offence. With
 # the points of a flood (10) and what disconnects (50), a peer is gone after five times as many.
 EXCESS_PER_OFFENCE: Final = 256
+_STEPS: Final = 64  # in which a burst is taken from its bucket
 _RETRY_MS_LEAST: Final = 250  # one bucket's refusal is over sooner, but many ask
 _RETRY_MS_MOST: Final = 10_000
 
@@ -103,19 +104,23 @@ _OFFENCES: Final[dict[MessageType, Offence]] = {
 
 
 class _Buckets:
-    """The buckets of one type, or of all."""
+    """The buckets of one type, or of all, and what was not taken from them yet."""
 
-    __slots__ = ("bytes", "excess", "messages", "over")
+    __slots__ = ("bytes", "count", "excess", "messages", "most_bytes", "most_count", "over", "size")
 
     def __init__(self, rate: Rate, factor: float, now: float) -> None:
         self.messages = TokenBucket(rate.messages * factor, rate.burst * factor, now)
         self.bytes = TokenBucket(rate.bytes * factor, rate.bytes_burst * factor, now)
-        self.over = False  # after what was spent last
+        self.count = self.size = 0
+        self.most_count = max(1.0, rate.burst * factor / _STEPS)
+        self.most_bytes = rate.bytes_burst * factor / _STEPS
+        self.over = False  # when something was taken last
         self.excess = 0  # messages since the last offence
 
-    def spend(self, now: float, messages: int, size: int) -> None:
-        enough = self.messages.spend(now, messages)
+    def take(self, now: float, count: int, size: int) -> None:
+        enough = self.messages.spend(now, count)
         self.over = not (self.bytes.spend(now, size) and enough)
+        self.count = self.size = 0
 
     def wait(self, now: float) -> float:
         seconds = max(self.messages.wait(now), self.bytes.wait(now))
@@ -126,8 +131,9 @@ class _Buckets:
 class PeerRates:
     """What one peer sends unasked, against `RATES` and `TOTAL`.
 
-    Messages are counted after they were read, in runs, so that counting costs next to nothing:
-    one run may go over by what one turn of the loop decodes.
+    Messages are counted when they have been read, in runs, and taken from the buckets in steps, so
+    that counting costs next to nothing: a peer may go over by a step and what one turn of the loop
+    decodes.
     """
 
     __slots__ = ("_of_all", "_of_type", "refused")
@@ -138,10 +144,14 @@ class PeerRates:
         self._of_all = _Buckets(TOTAL, factor, now)
         self.refused = 0  # messages over a limit so far
 
-    def spend(self, kind: int, now: float, messages: int, size: int) -> None:
-        """Count `messages` of one type, of `size` payload bytes together."""
-        self._of_type[kind].spend(now, messages, size)
-        self._of_all.spend(now, messages, size)
+    def spend(self, kind: int, now: float, count: int, size: int) -> None:
+        """`count` messages of one type have come, of `size` payload bytes together."""
+        buckets = self._of_type[kind]
+        buckets.count += count
+        buckets.size += size
+        if buckets.count >= buckets.most_count or buckets.size >= buckets.most_bytes:
+            self._of_all.take(now, buckets.count, buckets.size)
+            buckets.take(now, buckets.count, buckets.size)
 
     def wait(self, kind: int, now: float) -> float:
         """Seconds until a message of this type is admitted; 0: at once."""
@@ -150,14 +160,14 @@ class PeerRates:
             return 0.0
         return max(buckets.wait(now), of_all.wait(now))
 
-    def exceeded(self, kind: int, messages: int) -> Offence | None:
+    def exceeded(self, kind: int, count: int) -> Offence | None:
         """So many of a type were refused: the offence that this comes to, if it does."""
-        self.refused += messages
+        self.refused += count
         buckets = self._of_type[kind]
         offence = _OFFENCES[MessageType(kind)]
         if not buckets.over:
             buckets, offence = self._of_all, Offence.MESSAGE_FLOOD
-        buckets.excess += messages
+        buckets.excess += count
         if buckets.excess < EXCESS_PER_OFFENCE:
             return None
         buckets.excess = 0

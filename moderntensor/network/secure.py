@@ -106,6 +106,10 @@ class SecureChannel(Channel):
             (length,) = _LENGTH.unpack_from(self._held)
         return max(length, self.decoder.expected)
 
+    def discard(self) -> None:
+        super().discard()
+        self._held = bytearray()
+
     def ended(self) -> NetworkError | None:
         if self._noise is None:
             if not self._held:

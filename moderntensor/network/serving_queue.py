@@ -11,12 +11,13 @@ from ..config import NodeConfig
 from ..errors import NetworkError, ProtocolViolationError
 from ..runtime import Runtime
 from ..wire import MESSAGES
-from .budget import TokenBucket
+from .budget import GRAIN, Account
 from .connection import WRITE_HIGH
 from .dispatch import P, Router
 from .limits import BUSY_BURST, BUSY_PER_SECOND, RETRY_BUSY_MS, UNREAD_BUSY_REPLIES, WRITE_TOGETHER
 from .messages import DisconnectCode, MessageCodec, Reply, Request, Status
 from .offences import Offence
+from .rates import EXCESS_PER_OFFENCE, TokenBucket, retry_ms
 from .tasks import TaskSet, ends_us
 
 __all__ = ["ServingQueue", "refusal"]
@@ -33,24 +34,35 @@ def refusal(request: Request, status: Status, retry_ms: int = 0) -> Reply:
 class ServingQueue(Generic[P]):
     """What a peer has asked.
 
-    More than our HELLO allows is answered BUSY at once, and who goes on nevertheless is dropped.
-    A reply counts as in flight until most of what was sent has left, so a peer that does not
-    read is soon told BUSY, and dropped when it does not even read that.
+    More than our HELLO allows, or than its share of the byte budget has room for, is answered BUSY
+    at once; who goes on nevertheless is punished. A reply counts as in flight until most of what
+    was sent has left, so a peer that does not read is soon told BUSY, and dropped when it does not
+    even read that.
     """
 
-    def __init__(self, peer: P, router: Router[P], config: NodeConfig, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        peer: P,
+        account: Account,
+        router: Router[P],
+        config: NodeConfig,
+        runtime: Runtime,
+    ) -> None:
         self._peer = peer
+        self._account = account
         self._runtime = runtime
         self._excess = TokenBucket(BUSY_PER_SECOND, BUSY_BURST, runtime.loop_time())
+        self._beyond = 0  # requests over that since the last offence
         self._router = router
         self._max_inflight = config.max_inflight
         self._max_per_type = config.max_per_type
-        self._queue: deque[Request] = deque()
+        self._queue: deque[tuple[Request, int]] = deque()
         self._in_flight: dict[int, int] = {}
         self._total = 0
         self._unread = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.bytes = 0  # of memory that the requests take, roughly
         self.busy_replies = 0
 
     def start(self, tasks: TaskSet) -> None:
@@ -60,28 +72,37 @@ class ServingQueue(Generic[P]):
     def close(self) -> None:
         """Answer no more."""
         self._queue.clear()
+        self.bytes = 0
         if self._task is not None:
             self._task.cancel()
 
-    def put(self, request: Request) -> None:
-        """Queue a request, or answer BUSY. Raises `ProtocolViolationError` for a flood, or for
-        fewer of a peer that reads nothing."""
+    def put(self, request: Request, size: int) -> None:
+        """Queue a request of `size` bytes in memory, or answer BUSY. Raises
+        `ProtocolViolationError` for a peer that asks on and on and reads nothing."""
         kind = request.TYPE
         of_this_type = self._in_flight.get(kind, 0)
         if self._total >= self._max_inflight or of_this_type >= self._max_per_type:
-            self._say_busy(request)
+            self.refuse(request)
+            self._count_excess()
             return
         self._total += 1
         self._in_flight[kind] = of_this_type + 1
-        self._queue.append(request)
+        self._queue.append((request, size))
+        self.bytes += size
         self._wake.set()
 
-    def _say_busy(self, request: Request) -> None:
+    def _count_excess(self) -> None:
+        """BUSY was the answer since HELLO does not allow so many: once or twice is an accident."""
+        if self._excess.take(self._runtime.loop_time()):
+            return
+        self._beyond += 1
+        if self._beyond >= EXCESS_PER_OFFENCE:
+            self._beyond = 0
+            self._peer.punish(Offence.REQUEST_FLOOD, "asks far more than HELLO allows")
+
+    def refuse(self, request: Request, seconds: float = 0.0) -> None:
+        """Answer BUSY: ask again in `seconds`, or a little later. Raises as `put`."""
         self.busy_replies += 1
-        if not self._excess.take(self._runtime.loop_time()):
-            raise ProtocolViolationError(
-                DisconnectCode.LIMITS, "asks far more than HELLO allows", Offence.REQUEST_FLOOD
-            )
         if self._peer.connection.write_buffer_size <= WRITE_HIGH:
             self._unread = 0
         else:
@@ -92,7 +113,7 @@ class ServingQueue(Generic[P]):
                     "asks on and on without reading the answers",
                     Offence.UNREAD_REQUESTS,
                 )
-        self._peer.send(refusal(request, Status.BUSY, RETRY_BUSY_MS))
+        self._peer.send(refusal(request, Status.BUSY, retry_ms(seconds)))
 
     async def _run(self) -> None:
         peer = self._peer
@@ -100,13 +121,19 @@ class ServingQueue(Generic[P]):
             self._wake.clear()
             unsent = 0
             while self._queue:
-                request = self._queue.popleft()
+                request, size = self._queue.popleft()
                 try:
+                    if self._account.over:
+                        self.refuse(request)
+                        continue
                     reply = await self._reply_to(request)
                     unsent = (unsent + 1) % WRITE_TOGETHER
                     peer.send_frame(reply, now=unsent == 0 or not self._queue)
+                    if len(reply) >= GRAIN:
+                        self._peer.settle()
                     if peer.connection.write_buffer_size > WRITE_HIGH:
                         await peer.connection.drained()
+                        self._peer.settle()
                 except ProtocolViolationError as error:
                     peer.breach(error)
                 except NetworkError as error:
@@ -114,6 +141,7 @@ class ServingQueue(Generic[P]):
                     if peer.closed:
                         return
                 finally:
+                    self.bytes = max(0, self.bytes - size)
                     self._total -= 1
                     self._in_flight[request.TYPE] -= 1
             await self._wake.wait()

@@ -19,6 +19,7 @@ from moderntensor.errors import (
     RequestTimeoutError,
 )
 from moderntensor.network.limits import (
+    FRAMES_PER_TURN,
     INBOX_MESSAGES,
     LATE_REPLY_TIME,
     PINGS_BURST,
@@ -484,7 +485,7 @@ async def test_a_handler_can_drop_the_peer() -> None:
 
 async def test_what_handlers_cannot_take_waits_with_the_sender() -> None:
     """Memory stays bounded, nothing is lost, and a request reads on."""
-    async with met() as (node, peer, raw):
+    async with met({"rate_limits": 1e6}) as (node, peer, raw):
         gate = asyncio.Event()
         got = 0
 
@@ -499,18 +500,17 @@ async def test_what_handlers_cannot_take_waits_with_the_sender() -> None:
         one = framing.encode_frame(0x20, announcement(1).encode())
         raw.write(one * (total - 10))
         inbox = peer._inbox
-        await until(lambda: inbox.paused)
+        await until(lambda: peer._reading.paused)
         await asyncio.sleep(0.05)
-        per_read = framing.DEFAULT_BUFFER_SIZE // len(one) + 1
-        assert INBOX_MESSAGES <= len(inbox) <= INBOX_MESSAGES + per_read
+        assert INBOX_MESSAGES <= len(inbox) <= INBOX_MESSAGES + FRAMES_PER_TURN
         gate.set()
         await until(lambda: got == total)
-        assert not inbox.paused
+        assert not peer._reading.paused
         assert inbox.discarded == 0
 
 
 async def test_reading_goes_on_while_the_peer_owes_a_reply() -> None:
-    async with met() as (node, peer, raw):
+    async with met({"rate_limits": 1e6}) as (node, peer, raw):
         gate = asyncio.Event()
 
         async def handler(_: Peer, __: Message) -> None:
@@ -520,7 +520,7 @@ async def test_reading_goes_on_while_the_peer_owes_a_reply() -> None:
         one = framing.encode_frame(0x20, announcement(1).encode())
         raw.write(one * (4 * INBOX_MESSAGES))
         inbox = peer._inbox
-        await until(lambda: inbox.paused)
+        await until(lambda: peer._reading.paused)
         asked = asyncio.ensure_future(peer.request(GetPeersMessage()))
         request = await raw.read(GetPeersMessage)
         raw.send(PeersMessage(request_id=request.request_id))
