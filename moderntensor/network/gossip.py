@@ -7,12 +7,14 @@ import asyncio
 from ..blockchain.block import Block
 from ..blockchain.chain import Blockchain
 from ..blockchain.transaction import Transaction
-from .gossip_blocks import BlockGossip, BlockHook
+from .clock import ClockOffset
+from .gossip_blocks import BlockGossip, BlockHook, ClaimHook
+from .gossip_score import NewsScore
 from .gossip_transactions import TransactionGossip
 from .host import Host
 from .messages import Message, MessageCodec, MessageType, Request
 
-__all__ = ["BlockHook", "Gossip"]
+__all__ = ["BlockHook", "ClaimHook", "Gossip"]
 
 
 class Gossip:
@@ -20,8 +22,10 @@ class Gossip:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self.transactions = TransactionGossip(host)
-        self.blocks = BlockGossip(host, self.transactions)
+        score = NewsScore(host)
+        self.clock = ClockOffset(host.config, host.runtime)
+        self.transactions = TransactionGossip(host, score)
+        self.blocks = BlockGossip(host, self.transactions, score, self.clock)
         host.router.add(MessageType.NEW_TRANSACTION, self.transactions.on_news)
         host.router.add(MessageType.NEW_BLOCK, self.blocks.on_block)
         host.router.add(MessageType.NEW_BLOCK_HASHES, self.blocks.on_hashes)
@@ -32,7 +36,9 @@ class Gossip:
         self.blocks.forget()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.transactions.run())
+            group.create_task(self.transactions.look_after_pool())
             group.create_task(self.blocks.run())
+            group.create_task(self.blocks.wait_for_early())
 
     def broadcast(self, message: Message) -> int:
         """Send a message that is no request to all peers; to how many."""
@@ -68,3 +74,12 @@ class Gossip:
     @on_new_block.setter
     def on_new_block(self, hook: BlockHook | None) -> None:
         self.blocks.hook = hook
+
+    @property
+    def on_claim(self) -> ClaimHook | None:
+        """Told of peers who have announced more than can be imported as it comes."""
+        return self.blocks.claim_hook
+
+    @on_claim.setter
+    def on_claim(self, hook: ClaimHook | None) -> None:
+        self.blocks.claim_hook = hook

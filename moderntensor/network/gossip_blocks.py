@@ -7,22 +7,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import isqrt
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
-from ..blockchain.block import MAX_BLOCK_SIZE, Block, BlockHeader
+from ..blockchain.block import Block, BlockHeader
 from ..blockchain.chain import Blockchain
 from ..blockchain.chain_types import HeadChanged
-from ..blockchain.lookup import HeaderBatch
-from ..blockchain.transaction import TRANSACTION_GAS, Transaction
-from ..errors import (
-    DecodeError,
-    FinalityError,
-    HeaderChainError,
-    NetworkError,
-    ProtocolViolationError,
-    UnknownParentError,
-    ValidationError,
-)
+from ..blockchain.transaction import TRANSACTION_GAS
+from ..errors import InvalidBlockError, ProtocolViolationError, ValidationError
+from .blame import offence_of_rule
+from .budget import Kind
+from .clock import ClockOffset
+from .gossip_completion import Completion
+from .gossip_early import EarlyBlocks
+from .gossip_headers import Verdict, judge_header
+from .gossip_score import NewsScore
 from .gossip_transactions import TransactionGossip
 from .host import Host
 from .limits import (
@@ -30,26 +28,20 @@ from .limits import (
     ANNOUNCED_BLOCKS_WAITING,
     BLOCK_PUSH_MIN,
     FAR_AHEAD,
-    FETCH_ALTERNATIVES,
     HEADS_WAITING,
 )
-from .messages import (
-    BlocksMessage,
-    DisconnectCode,
-    GetBlocksMessage,
-    MessageCodec,
-    NewBlockHashesMessage,
-    NewBlockMessage,
-)
+from .messages import DisconnectCode, MessageCodec, NewBlockHashesMessage, NewBlockMessage
+from .offences import Offence
 from .peer import Peer
-from .protocol import MAX_TRANSACTIONS_ASKED
 
-__all__ = ["BlockGossip", "BlockHook"]
+__all__ = ["BlockGossip", "BlockHook", "ClaimHook"]
 
 logger = logging.getLogger(__name__)
 
 BlockHook: TypeAlias = Callable[[Block, Peer], Awaitable[object]]
 """``async def hook(block, peer)``: imports a block that `peer` announced."""
+ClaimHook: TypeAlias = Callable[[Peer], object]
+"""``hook(peer)``: what `peer` has announced leads beyond what can be imported as it comes."""
 
 _COMPACT_RUN = 2  # blocks that moved the head in one commit; more are a sync, not news
 
@@ -57,31 +49,47 @@ _COMPACT_RUN = 2  # blocks that moved the head in one commit; more are a sync, n
 class BlockGossip:
     """Completes what peers announce and imports it; announces what becomes the head.
 
-    `hook`, if set, imports in our place. A block that is far ahead of the head is only noted as
-    its sender's claim: to fill the gap is the sync's work.
+    `hook`, if set, imports in our place. A block whose parent is not known, or that is far ahead
+    of the head, is only noted as its sender's claim, and `claim_hook` is told: to fill the gap is
+    the sync's work.
     """
 
-    def __init__(self, host: Host, transactions: TransactionGossip) -> None:
+    def __init__(
+        self, host: Host, transactions: TransactionGossip, score: NewsScore, clock: ClockOffset
+    ) -> None:
         self._host = host
         self._transactions = transactions
+        self._score = score
+        self._clock = clock
         self.hook: BlockHook | None = None
+        self.claim_hook: ClaimHook | None = None
         self._chain: Blockchain | None = None
         self._heads: list[HeadChanged] = []
         self._wake = asyncio.Event()
-        # Blocks being completed, with others who announced the same: (peer, ids or None).
-        self._waiting: dict[bytes, list[tuple[Peer, tuple[bytes, ...] | None]]] = {}
+        self._waiting: dict[bytes, Completion] = {}  # blocks being completed
+        self._early = EarlyBlocks(host, self._begin)
+        self.held = 0  # bytes of memory, for all of them
+        self._most = host.budget.caps[Kind.BLOCKS]
+        host.budget.watch(Kind.BLOCKS, lambda: self.held)
 
     def follow(self, chain: Blockchain) -> None:
         """The chain whose head is news."""
         self._chain = chain
+        self._clock.block_time = chain.config.block_time
         self._heads.clear()
         self._wake.set()
 
     def forget(self) -> None:
         """A new life: what was being completed when the last one ended never will be."""
         self._waiting.clear()
+        self._early.clear()
+        self.held = 0
 
     # --- out -------------------------------------------------------------------------------
+
+    async def wait_for_early(self) -> None:
+        """Ask again for what came before its time, when it has come, until cancelled."""
+        await self._early.run()
 
     async def run(self) -> None:
         """Announce what becomes the head until cancelled."""
@@ -117,6 +125,7 @@ class BlockGossip:
         self._wake.set()
 
     async def _announce(self, chain: Blockchain, event: HeadChanged) -> None:
+        self._transactions.head_moved()
         height, block_hash = event.head.height, event.head.hash
         behind = [
             peer
@@ -172,136 +181,132 @@ class BlockGossip:
 
     async def on_block(self, peer: Peer, message: NewBlockMessage) -> None:
         """NEW_BLOCK has come."""
-        header = message.header
-        block_hash = header.hash
-        chain = self._host.chain
-        if not peer.known_blocks.add(block_hash) or chain is None:
+        header, ids = message.header, message.transaction_ids
+        chain, known = self._host.chain, peer.known_blocks
+        news = known.hear(header.hash)
+        if known.repeats:
+            self._score.repeats(peer, known)
+        if not news or chain is None:
             return  # a block that it has sent before, or had from us, is no news
-        if not await self._is_news(chain, peer, block_hash, header.height):
+        self._refuse_invalid(chain, header.hash, header.height)
+        if header.height > chain.head.height + FAR_AHEAD:
+            self._claimed(peer, header.height, header.hash)
             return
-        if len(message.transaction_ids) > chain.config.gas_limit // TRANSACTION_GAS:
+        if len(ids) > chain.config.gas_limit // TRANSACTION_GAS:
             raise ProtocolViolationError(
-                DisconnectCode.BAD_BLOCK, f"{len(message.transaction_ids)} transactions in a block"
+                DisconnectCode.BAD_BLOCK, f"{len(ids)} transactions in a block", Offence.BAD_BLOCK
             )
-        try:
-            await self._host.runtime.run(_check_header, chain, header)
-        except ValidationError as error:
-            _blame(peer, error)
-            return
-        self._begin(peer, block_hash, message.transaction_ids, header)
+        if await self._judge(peer, header, self._host.runtime.wall_time()):
+            self._begin(peer, header.hash, header.height, header, ids)
 
     async def on_hashes(self, peer: Peer, message: NewBlockHashesMessage) -> None:
         """NEW_BLOCK_HASHES has come: fetch the highest; what is below it the sync will."""
         known, news = peer.known_blocks, None
         for item in message.hashes:
-            if known.add(item[0]) and (news is None or item[1] > news[1]):
+            if known.hear(item[0]) and (news is None or item[1] > news[1]):
                 news = item
+        if known.repeats:
+            self._score.repeats(peer, known)
         chain = self._host.chain
         if chain is None or news is None:
             return
         block_hash, height = news
-        if await self._is_news(chain, peer, block_hash, height):
-            self._begin(peer, block_hash, None, None, height)
+        self._refuse_invalid(chain, block_hash, height)
+        if block_hash == chain.head.hash:
+            self._clock.sample(peer, chain.head.timestamp - self._host.runtime.wall_time())
+        if await self._host.runtime.run(chain.height_of, block_hash) is not None:
+            return
+        if height > chain.head.height + FAR_AHEAD:
+            self._claimed(peer, height, block_hash)
+            return
+        peer.claims(height, block_hash)
+        self._begin(peer, block_hash, height)
 
-    async def _is_news(self, chain: Blockchain, peer: Peer, block_hash: bytes, height: int) -> bool:
-        """Whether a block is worth completing. Raises `ProtocolViolationError` for one that is
-        known to be invalid."""
+    @staticmethod
+    def _refuse_invalid(chain: Blockchain, block_hash: bytes, height: int) -> None:
         if chain.is_invalid(block_hash):
             raise ProtocolViolationError(
-                DisconnectCode.BAD_BLOCK, f"announces block {height}, which is invalid"
+                DisconnectCode.BAD_BLOCK,
+                f"announces block {height}, which is invalid",
+                Offence.INVALID_CHAIN,
             )
-        if await self._host.runtime.run(chain.height_of, block_hash) is not None:
-            return False
+
+    def _claimed(self, peer: Peer, height: int, block_hash: bytes) -> None:
         peer.claims(height, block_hash)
-        return height <= chain.head.height + FAR_AHEAD
+        if self.claim_hook is not None:
+            self.claim_hook(peer)
+
+    async def _judge(self, peer: Peer, header: BlockHeader, told_at: float) -> bool:
+        """Whether the block of a header that `peer` showed at `told_at` (wall clock) is worth
+        completing. If not, all that follows from the header is done."""
+        chain, waiting = self._host.chain, self._waiting
+        if chain is None:
+            return False
+        if (under_way := waiting.get(header.hash)) is not None and under_way.header is not None:
+            verdict = Verdict.GOOD  # as somebody else's was: a hash names one header
+        else:
+            try:
+                verdict = await self._host.runtime.run(judge_header, chain, header)
+            except ValidationError as error:
+                self._blame(peer, error)
+                return False
+        match verdict:
+            case Verdict.EARLY:
+                self._clock.sample(peer, header.timestamp - told_at)
+                due = header.timestamp - chain.config.rules.max_drift
+                self._early.hold(peer, header.hash, header.height, due)
+                return False
+            case Verdict.KNOWN:
+                if header.hash == chain.head.hash:
+                    self._clock.sample(peer, header.timestamp - told_at)
+                return False
+            case Verdict.STRAY if header.previous_hash not in waiting:
+                self._score.stray(peer, header.height, chain.config.block_time)
+                self._claimed(peer, header.height, header.hash)
+                return False
+        peer.claims(header.height, header.hash)
+        return True
 
     def _begin(
         self,
         peer: Peer,
         block_hash: bytes,
-        ids: tuple[bytes, ...] | None,
-        header: BlockHeader | None,
-        height: int = 0,
+        height: int,
+        header: BlockHeader | None = None,
+        ids: tuple[bytes, ...] | None = None,
     ) -> None:
-        others = self._waiting.get(block_hash)
-        if others is not None:
-            if len(others) < FETCH_ALTERNATIVES:
-                others.append((peer, ids))
+        """`peer` has a block that is worth completing."""
+        completion = self._waiting.get(block_hash)
+        if completion is not None:
+            completion.told(peer, header, ids)
         elif (
             len(self._waiting) < ANNOUNCED_BLOCKS_WAITING
-            and sum(first is peer for (first, _), *_ in self._waiting.values())
+            and sum(other.tellers[0].peer is peer for other in self._waiting.values())
             < ANNOUNCED_BLOCKS_PER_PEER
         ):
-            self._waiting[block_hash] = [(peer, ids)]
-            height = header.height if header is not None else height
-            self._host.tasks.start(
-                self._complete(block_hash, height, header), f"block {height} of {peer.address}"
-            )
+            completion = Completion(self._host, self, self._score, self._judge, block_hash, height)
+            self._waiting[block_hash] = completion
+            completion.told(peer, header, ids)
+            self._host.tasks.start(self._complete(completion), f"block {height} of {peer.address}")
 
-    async def _complete(self, block_hash: bytes, height: int, header: BlockHeader | None) -> None:
-        """Get the block from one after the other of those who announced it, and import it."""
-        tried: set[Peer] = set()
+    async def _complete(self, completion: Completion) -> None:
+        """Get the block, and import it after the one that it stands on."""
         try:
-            while candidates := [c for c in self._waiting[block_hash] if c[0] not in tried]:
-                peer, ids = candidates[0]
-                tried.add(peer)
-                try:
-                    block = None
-                    if header is not None and ids is not None:
-                        block = await self._fill(peer, header, ids)
-                    if block is None:
-                        block = await self._fetch(peer, block_hash, height)
-                    if block is not None:
-                        await self._import(block, peer)
-                        return
-                except ProtocolViolationError as error:
-                    peer.breach(error)
-                except NetworkError as error:
-                    logger.debug("%s did not send block %d: %s", peer, height, error)
+            completed = await completion.run()
+            if completed is None:
+                return
+            block, peer = completed
+            peer.last_block_at = self._host.runtime.loop_time()
+            if self._chain is not None and block.height > self._chain.head.height:
+                for teller in completion.tellers:
+                    self._clock.sample(teller.peer, block.header.timestamp - teller.told_at)
+            below = self._waiting.get(block.header.previous_hash)
+            if below is not None:
+                await below.done.wait()
+            await self._import(block, peer)
         finally:
-            del self._waiting[block_hash]
-
-    async def _fill(self, peer: Peer, header: BlockHeader, ids: tuple[bytes, ...]) -> Block | None:
-        """The block of a compact announcement: from the mempool, the rest from the announcer."""
-        mempool = self._host.mempool
-        found: dict[bytes, Transaction] = {}
-        for tx_hash in ids:
-            waiting = mempool.get(tx_hash) if mempool is not None else None
-            if waiting is not None:
-                found[tx_hash] = waiting
-            elif (raw := self._transactions.relayed(tx_hash)) is not None:
-                found[tx_hash] = Transaction.decode(raw)
-        missing = [tx_hash for tx_hash in ids if tx_hash not in found]
-        size = sum(len(tx.encode()) for tx in found.values())
-        while missing:
-            txs = await self._transactions.request(peer, missing[:MAX_TRANSACTIONS_ASKED])
-            if not txs:
-                return None
-            found.update((tx.hash, tx) for tx in txs)
-            size += sum(len(tx.encode()) for tx in txs)
-            if size > MAX_BLOCK_SIZE:
-                raise ProtocolViolationError(
-                    DisconnectCode.BAD_BLOCK, f"block {header.height} is over the largest size"
-                )
-            missing = [tx_hash for tx_hash in missing if tx_hash not in found]
-        return Block(header=header, transactions=tuple(found[tx_hash] for tx_hash in ids))
-
-    @staticmethod
-    async def _fetch(peer: Peer, block_hash: bytes, height: int) -> Block | None:
-        """The whole block by its height, if it is the announced one (by now it may have moved)."""
-        reply = cast(
-            BlocksMessage,
-            await peer.request(
-                GetBlocksMessage(start_height=height, end_height=height, max_blocks=1)
-            ),
-        )
-        if not reply.blocks:
-            return None
-        try:
-            block = Block.decode(reply.blocks[0])
-        except DecodeError as error:
-            raise ProtocolViolationError(DisconnectCode.BAD_BLOCK, str(error)) from error
-        return block if block.hash == block_hash else None
+            del self._waiting[completion.block_hash]
+            completion.close()
 
     async def _import(self, block: Block, peer: Peer) -> None:
         chain = self._host.chain
@@ -311,36 +316,34 @@ class BlockGossip:
             elif chain is not None:
                 await self._host.runtime.run_writer(chain.import_block, block)
         except ValidationError as error:
-            _blame(peer, error)
+            self._blame(peer, error)
 
-
-def _check_header(chain: Blockchain, header: BlockHeader) -> None:
-    """Every rule that a header can be held to before its block is asked for; on a worker thread.
-
-    Where its parent is not known, or our clock not there yet, its importer decides.
-    """
-    try:
-        chain.check_headers(HeaderBatch.join([header.encode()]))
-    except UnknownParentError:
-        pass
-    except HeaderChainError as error:
-        if error.rule != "future":
-            raise
-    if not header.verify_signature():
-        raise HeaderChainError(0, header.height, "signature")
-
-
-def _blame(peer: Peer, error: ValidationError) -> None:
-    """What it costs a peer to have told of a block that was refused."""
-    match error:
-        case UnknownParentError():
+    @staticmethod
+    def _blame(peer: Peer, error: ValidationError) -> None:
+        """What it costs a peer to have told of a block that was refused."""
+        offence = offence_of_rule(error)
+        if offence is None:
             logger.debug("a block of %s: %s", peer, error)
-        case HeaderChainError(rule="future"):
-            pass  # ahead of our clock is nobody's fault
-        case HeaderChainError():
-            peer.disconnect(DisconnectCode.BAD_HEADER, str(error))
-        case FinalityError():
+            return
+        if offence is Offence.FORKS_TOO_DEEP:
             peer.log(logging.ERROR, "is on a chain that we cannot follow: %s", error)
-            peer.disconnect(DisconnectCode.USELESS, "a chain that forks off too deep")
-        case _:
-            peer.disconnect(DisconnectCode.BAD_BLOCK, str(error))
+        elif isinstance(error, InvalidBlockError) and error.rule == "ancestor":
+            offence = Offence.INVALID_CHAIN
+        peer.punish(offence, str(error))
+
+    # --- what completions share --------------------------------------------------------------
+
+    def relayed(self, tx_hash: bytes) -> bytes | None:
+        """A transaction that was passed on lately, encoded."""
+        return self._transactions.relayed(tx_hash)
+
+    def hold(self, size: int) -> bool:
+        """Whether there is room for so many bytes more; if so, they are counted."""
+        if self.held + size > self._most:
+            return False
+        self.held += size
+        return True
+
+    def release(self, size: int) -> None:
+        """They are held no more."""
+        self.held -= size

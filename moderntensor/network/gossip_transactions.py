@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import isqrt
-from typing import cast
 
 from ..blockchain.mempool import ALWAYS_INVALID, Mempool
 from ..blockchain.transaction import Transaction, identify
-from ..errors import (
-    DecodeError,
-    InvalidTransactionError,
-    NetworkError,
-    ProtocolViolationError,
-)
+from ..errors import InvalidTransactionError
+from .budget import Kind
+from .gossip_fetch import TransactionFetcher, decode_transactions
+from .gossip_score import NewsScore
 from .host import Host
+from .known import KnownSet, RecentBytes
 from .limits import (
-    FETCH_ALTERNATIVES,
-    GOSSIP_QUEUE,
-    RELAY_CACHE_BYTES,
+    GOSSIP_QUEUE_BYTES,
+    MEMPOOL_UPKEEP,
+    REFUSED_TRANSACTIONS,
     TRANSACTION_FULL_SIZE,
     TRANSACTION_PUSH_MIN,
-    WANTED_PER_PEER,
-    WANTED_TRANSACTIONS,
 )
-from .messages import (
-    DisconnectCode,
-    GetTransactionsMessage,
-    MessageCodec,
-    NewTransactionMessage,
-    TransactionsMessage,
-)
+from .messages import MessageCodec, NewTransactionMessage
+from .offences import Offence
 from .peer import Peer
-from .protocol import MAX_ANNOUNCED_TRANSACTIONS, MAX_TRANSACTIONS_ASKED
+from .protocol import MAX_ANNOUNCED_TRANSACTIONS
 
-__all__ = ["TransactionGossip", "decode_transactions"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["TransactionGossip"]
 
 _FULL_COUNT = 255  # NEW_TRANSACTION.transactions is a list8
 _FULL_BYTES = 128 * 1024  # with the most hashes (64 KiB) still under NEW_TRANSACTION's 256 KiB
-
-
-def decode_transactions(raw: Sequence[bytes]) -> list[Transaction]:
-    """Transactions that a peer sent. Raises `ProtocolViolationError` for a malformed one."""
-    try:
-        return [Transaction.decode_hashed(item) for item in raw]
-    except DecodeError as error:
-        raise ProtocolViolationError(DisconnectCode.BAD_TRANSACTION, str(error)) from error
 
 
 class TransactionGossip:
@@ -58,18 +38,23 @@ class TransactionGossip:
     Small ones go whole to a few peers and by hash to the rest, who ask for what they lack.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, score: NewsScore) -> None:
         self._host = host
+        self._score = score
         self._outgoing: dict[bytes, bytes] = {}  # hash → encoded, since the last turn
+        self._outgoing_bytes = 0
         self._wake = asyncio.Event()
-        self._relayed: dict[bytes, bytes] = {}
-        self._relayed_bytes = 0
-        # Announced and being asked for, with others who have it too.
-        self._wanted: dict[bytes, list[Peer]] = {}
+        self._relayed = RecentBytes(host.budget.caps[Kind.RELAYED])
+        host.budget.watch(Kind.RELAYED, lambda: self._relayed.size)
+        self.fetcher = TransactionFetcher(host, score, self._take_in)
+        # Refused for reasons that may pass, which they do when the head moves.
+        self._refused = KnownSet(REFUSED_TRANSACTIONS)
+        self._judging: set[bytes] = set()  # on a worker thread just now
 
     def forget(self) -> None:
-        """A new life: what was being asked for when the last one ended never will come."""
-        self._wanted.clear()
+        """A new life: what was under way when the last one ended never will come."""
+        self.fetcher.forget()
+        self._judging.clear()
 
     # --- out -------------------------------------------------------------------------------
 
@@ -78,14 +63,28 @@ class TransactionGossip:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            outgoing, self._outgoing = self._outgoing, {}
-            self._send(outgoing)
+            self._flush()
             await asyncio.sleep(0)
+
+    async def look_after_pool(self) -> None:
+        """Let the mempool's transactions grow older until cancelled."""
+        while True:
+            mempool = self._host.mempool
+            if mempool is not None:
+                now = self._host.runtime.loop_time()
+                await self._host.runtime.run(mempool.expire, now)
+            await asyncio.sleep(MEMPOOL_UPKEEP)
+
+    def head_moved(self) -> None:
+        """What was refused may be admitted now, and what was undone is news again."""
+        self._refused = KnownSet(REFUSED_TRANSACTIONS)
+        if self._host.mempool is not None:
+            self._relay(self._host.mempool.take_returned())
 
     def publish(self, tx: Transaction) -> int:
         """Pass on a transaction now; to how many peers."""
         raw = tx.encode()
-        self._remember(tx.hash, raw)
+        self._relayed.add(tx.hash, raw)
         return self._send({tx.hash: raw})
 
     def relayed(self, tx_hash: bytes) -> bytes | None:
@@ -95,19 +94,16 @@ class TransactionGossip:
     def _relay(self, txs: Iterable[Transaction]) -> None:
         for tx in txs:
             raw = tx.encode()
-            self._remember(tx.hash, raw)
-            if len(self._outgoing) < GOSSIP_QUEUE:
-                self._outgoing[tx.hash] = raw
+            self._relayed.add(tx.hash, raw)
+            self._outgoing[tx.hash] = raw
+            self._outgoing_bytes += len(raw)
+            if self._outgoing_bytes > GOSSIP_QUEUE_BYTES:
+                self._flush()
         self._wake.set()
 
-    def _remember(self, tx_hash: bytes, raw: bytes) -> None:
-        if tx_hash in self._relayed:
-            return
-        self._relayed[tx_hash] = raw
-        self._relayed_bytes += len(raw)
-        while self._relayed_bytes > RELAY_CACHE_BYTES:
-            oldest = next(iter(self._relayed))
-            self._relayed_bytes -= len(self._relayed.pop(oldest))
+    def _flush(self) -> None:
+        outgoing, self._outgoing, self._outgoing_bytes = self._outgoing, {}, 0
+        self._send(outgoing)
 
     def _send(self, outgoing: dict[bytes, bytes]) -> int:
         peers = [peer for peer in self._host.table if not peer.closed]
@@ -141,14 +137,15 @@ class TransactionGossip:
         """NEW_TRANSACTION has come."""
         known = peer.known_transactions
         # What it has sent before, or had from us, is no news.
-        txs = [tx for tx in decode_transactions(message.transactions) if known.add(tx.hash)]
-        announced = [tx_hash for tx_hash in message.announced if known.add(tx_hash)]
-        mempool = self._host.mempool
-        if mempool is None:
+        txs = [tx for tx in decode_transactions(message.transactions) if known.hear(tx.hash)]
+        announced = [tx_hash for tx_hash in message.announced if known.hear(tx_hash)]
+        if known.repeats:
+            self._score.repeats(peer, known)
+        if self._host.mempool is None:
             return
         if txs:
-            await self._take_in(mempool, txs)
-        self._ask_for(peer, mempool, announced)
+            await self._take_in(peer, txs)
+        self.fetcher.ask_for(peer, [tx_hash for tx_hash in announced if self._is_new(tx_hash)])
 
     def welcome(self, peer: Peer) -> None:
         """Announce what waits here to a peer that has just come, if it can judge it: one that is
@@ -162,96 +159,43 @@ class TransactionGossip:
         ):
             peer.known_transactions.update(hashes)
 
-    async def _take_in(self, mempool: Mempool, txs: list[Transaction]) -> None:
-        """Into the mempool, and on. Raises `ProtocolViolationError` for what no honest node
-        would have sent."""
-        fresh = [tx for tx in txs if tx.hash not in mempool and tx.hash not in self._relayed]
-        if not fresh:
-            return
-        accepted, worst = await self._host.runtime.run(_admit, mempool, fresh)
-        self._relay(accepted)
-        if worst is not None:
-            raise ProtocolViolationError(DisconnectCode.BAD_TRANSACTION, str(worst))
-
-    def _ask_for(self, peer: Peer, mempool: Mempool, announced: Iterable[bytes]) -> None:
-        wanted: list[bytes] = []
-        for tx_hash in announced:
-            if tx_hash in mempool or tx_hash in self._relayed:
-                continue
-            others = self._wanted.get(tx_hash)
-            if others is not None:
-                if len(others) < FETCH_ALTERNATIVES and peer not in others:
-                    others.append(peer)
-            elif len(self._wanted) < WANTED_TRANSACTIONS and peer.wanted_from < WANTED_PER_PEER:
-                self._wanted[tx_hash] = []
-                peer.wanted_from += 1
-                wanted.append(tx_hash)
-        self._start_fetch(peer, wanted)
-
-    def _start_fetch(self, peer: Peer, hashes: list[bytes]) -> None:
-        for i in range(0, len(hashes), MAX_TRANSACTIONS_ASKED):
-            part = hashes[i : i + MAX_TRANSACTIONS_ASKED]
-            self._host.tasks.start(self._fetch(peer, part), f"transactions of {peer.address}")
-
-    async def _fetch(self, peer: Peer, hashes: list[bytes]) -> None:
+    def _is_new(self, tx_hash: bytes) -> bool:
         mempool = self._host.mempool
-        missing = dict.fromkeys(hashes)
-        try:
-            while missing and mempool is not None:
-                asked = list(missing)
-                txs = await self.request(peer, asked)
-                for tx in txs:
-                    del missing[tx.hash]
-                if not txs:
-                    break
-                await self._take_in(mempool, txs)
-        except ProtocolViolationError as error:
-            peer.breach(error)
-        except NetworkError as error:
-            logger.debug("%s did not send its transactions: %s", peer, error)
-        finally:
-            peer.wanted_from -= len(hashes)
-            self._hand_on(hashes, missing)
-
-    def _hand_on(self, hashes: list[bytes], missing: dict[bytes, None]) -> None:
-        """Ask others who announced it for what is missing; be done with the rest."""
-        by_peer: dict[Peer, list[bytes]] = {}
-        for tx_hash in hashes:
-            others = self._wanted.pop(tx_hash, [])
-            while tx_hash in missing and others and self._host.running:
-                other = others.pop(0)
-                if not other.closed:
-                    self._wanted[tx_hash] = others
-                    other.wanted_from += 1
-                    by_peer.setdefault(other, []).append(tx_hash)
-                    break
-        for other, wanted in by_peer.items():
-            self._start_fetch(other, wanted)
-
-    @staticmethod
-    async def request(peer: Peer, hashes: Sequence[bytes]) -> list[Transaction]:
-        """Those of `hashes` (at most 1024) that `peer` has, or the first of them that fit into one
-        reply. Raises `NetworkError`; `ProtocolViolationError` for others than asked."""
-        asked = set(hashes)
-        reply = cast(
-            TransactionsMessage, await peer.request(GetTransactionsMessage(hashes=tuple(hashes)))
+        return (
+            mempool is not None
+            and tx_hash not in mempool
+            and tx_hash not in self._relayed
+            and tx_hash not in self._refused
+            and tx_hash not in self._judging
         )
-        txs = decode_transactions(reply.transactions)
-        for tx in txs:
-            if tx.hash not in asked:
-                raise ProtocolViolationError(
-                    DisconnectCode.PROTOCOL_ERROR, "TRANSACTIONS holds one that was not asked for"
-                )
-            asked.remove(tx.hash)
-            peer.known_transactions.add(tx.hash)
-        return txs
+
+    async def _take_in(self, peer: Peer, txs: list[Transaction]) -> None:
+        """Into the mempool, and on; what no honest node would have sent is held against `peer`."""
+        mempool = self._host.mempool
+        fresh = [tx for tx in txs if self._is_new(tx.hash)]
+        if not fresh or mempool is None:
+            return
+        judged = [tx.hash for tx in fresh]
+        self._judging.update(judged)
+        try:
+            accepted, refused, worst = await self._host.runtime.run(_admit, mempool, fresh)
+        finally:
+            self._judging.difference_update(judged)
+        self._refused.update(refused)
+        if accepted:
+            peer.last_transaction_at = self._host.runtime.loop_time()
+            self._relay(accepted)
+        if worst is not None:
+            peer.punish(Offence.BAD_TRANSACTION, str(worst))
 
 
 def _admit(
     mempool: Mempool, txs: list[Transaction]
-) -> tuple[list[Transaction], InvalidTransactionError | None]:
-    """Into the mempool, on a worker thread: what is new there, and the worst offence."""
+) -> tuple[list[Transaction], list[bytes], InvalidTransactionError | None]:
+    """Into the mempool, on a worker thread: what is new there, what may be admitted later, and
+    the worst offence."""
     accepted: list[Transaction] = []
+    refused: list[bytes] = []
     worst: InvalidTransactionError | None = None
     identify(txs)  # all senders in one go
     for tx in txs:
@@ -261,7 +205,9 @@ def _admit(
         except InvalidTransactionError as error:
             if error.rule in ALWAYS_INVALID:
                 worst = error
-    return accepted, worst
+            else:
+                refused.append(tx.hash)
+    return accepted, refused, worst
 
 
 def _portions(

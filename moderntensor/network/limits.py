@@ -11,7 +11,6 @@ __all__ = [
     "ADDRESSES_PER_SECOND",
     "ADDRESS_ALIASES",
     "ADDRESS_ANSWER_TIME",
-    "ADDRESS_BOOK_SIZE",
     "ADDRESS_BUCKET_SIZE",
     "ADDRESS_COLLISIONS",
     "ADDRESS_DRAWS",
@@ -35,20 +34,30 @@ __all__ = [
     "BAN_GROWTH",
     "BAN_MEMORY",
     "BAN_TIME_MAX",
+    "BLOCK_ATTEMPTS",
+    "BLOCK_COMPLETION_TIME",
+    "BLOCK_FETCH_TIMEOUT",
     "BLOCK_PUSH_MIN",
+    "BLOCK_STALL_TIME",
     "BUSY_BURST",
+    "BUSY_PAUSE",
     "BUSY_PER_SECOND",
+    "BUSY_RETRIES",
     "CLOSING_CONNECTIONS",
     "DIAL_CONCURRENCY",
     "DROP_LOGS_BURST",
     "DROP_LOGS_PER_SECOND",
+    "EARLY_BLOCKS",
+    "EARLY_BLOCKS_PER_PEER",
+    "EARLY_BLOCK_HORIZON",
     "EXTERNAL_GROUPS",
     "EXTERNAL_VOTES",
     "EXTERNAL_VOTE_TIME",
     "FAR_AHEAD",
+    "FETCHES_PER_PEER",
     "FETCH_ALTERNATIVES",
     "FRAMES_PER_TURN",
-    "GOSSIP_QUEUE",
+    "GOSSIP_QUEUE_BYTES",
     "HEADS_WAITING",
     "INBOX_BYTES",
     "INBOX_MESSAGES",
@@ -58,6 +67,7 @@ __all__ = [
     "LATE_REPLY_TIME",
     "LOGS_BURST",
     "LOGS_PER_SECOND",
+    "MEMPOOL_UPKEEP",
     "NETGROUP_BANS",
     "NEW_BUCKETS",
     "NEW_BUCKETS_PER_ADDRESS",
@@ -70,16 +80,23 @@ __all__ = [
     "PINGS_PER_SECOND",
     "PROBE_TIMEOUT",
     "REFUSALS",
-    "RELAY_CACHE_BYTES",
+    "REFUSED_TRANSACTIONS",
+    "REPEATS_BURST",
+    "REPEATS_PER_SECOND",
     "RETRY_BUSY_MS",
     "SCORES",
+    "SILENT_BYTES",
+    "TRANSACTION_FETCH_TIMEOUT",
     "TRANSACTION_FULL_SIZE",
     "TRANSACTION_PUSH_MIN",
     "TRIED_BUCKETS",
     "TRIED_BUCKETS_PER_GROUP",
+    "UNKNOWN_PARENTS_BURST",
+    "UNKNOWN_PARENTS_PER_SLOT",
     "UNREAD_BUSY_REPLIES",
     "WAITING_REQUESTS",
     "WANTED_PER_PEER",
+    "WANTED_RESERVED",
     "WANTED_TRANSACTIONS",
     "WRITE_TOGETHER",
 ]
@@ -179,7 +196,6 @@ ADDRESSES_BURST = 1000.0
 ADDRESS_SOURCES = 1024  # groups whose rate is remembered, about 400 bytes each
 ADDRESS_DRAWS = 512  # entries that are looked at for one choice of whom to dial
 ADDRESS_ALIASES = 256  # where names of bootstrap nodes have led
-ADDRESS_BOOK_SIZE = 4096
 OWN_ADDRESSES = 64  # that turned out to be ourselves
 # What is told of the addresses that we met: this part of them, as Bitcoin Core's
 # MAX_PCT_ADDR_TO_SEND, or this many, the protocol's default for GET_PEERS. The choice stays the
@@ -194,20 +210,50 @@ EXTERNAL_VOTES = 32
 EXTERNAL_VOTE_TIME = 24 * 3600.0
 
 # --- gossip --------------------------------------------------------------------------------
-KNOWN_TRANSACTIONS = 32768  # go-ethereum eth/protocols/eth: maxKnownTxs
+# Hashes that a peer is known to have: more than a pool holds, so that nothing comes twice while it
+# is news. go-ethereum's maxKnownTxs is 32,768, which here would be 4.7 MB of every peer.
+KNOWN_TRANSACTIONS = 8192
 KNOWN_BLOCKS = 1024  # go-ethereum eth/protocols/eth: maxKnownBlocks
 TRANSACTION_FULL_SIZE = 4096  # go-ethereum txMaxBroadcastSize: larger ones are only announced
 # Sent whole to the square root of the peers (go-ethereum), to at least so many, else announced.
 TRANSACTION_PUSH_MIN = 4
 BLOCK_PUSH_MIN = 4
-# Announced and being asked for, about 250 bytes each; of one peer, as many as it may announce in
-# one message, which is half of go-ethereum's maxTxAnnounces.
+# Transactions announced and being asked for, about 250 bytes each; of one peer, as many as it may
+# announce in one message, which is half of go-ethereum's maxTxAnnounces.
 WANTED_TRANSACTIONS = 16384
 WANTED_PER_PEER = 2048
+WANTED_RESERVED = 256  # of each peer, even when others have taken all places
+FETCHES_PER_PEER = 2  # GET_TRANSACTIONS at a time, for what one peer has announced
 FETCH_ALTERNATIVES = 4  # other peers remembered that have a wanted transaction
+# Seconds until an announcer who does not answer counts as silent and another is asked.
+TRANSACTION_FETCH_TIMEOUT = 5.0  # go-ethereum fetcher: txFetchTimeout
+BLOCK_FETCH_TIMEOUT = 5.0  # go-ethereum block_fetcher: fetchTimeout
+# Seconds without the block until another announcer is asked as well; the first may go on.
+BLOCK_STALL_TIME = 1.0
+BLOCK_COMPLETION_TIME = 30.0  # seconds until a block that trickles in is left to the sync
+# Announcers asked for one block at a time: Bitcoin Core's MAX_CMPCTBLOCKS_INFLIGHT_PER_BLOCK.
+BLOCK_ATTEMPTS = 3
+# An announcer who is busy is asked again so often, if there is no other, after at most so long.
+BUSY_RETRIES = 3
+BUSY_PAUSE = 1.0
 ANNOUNCED_BLOCKS_WAITING = 64  # blocks being completed at a time, of all peers
 ANNOUNCED_BLOCKS_PER_PEER = 8  # of those, so that one peer's inventions do not take all places
 FAR_AHEAD = 64  # blocks above the head: an announced one is left to the sync
 HEADS_WAITING = 16  # changes of the head that wait to be announced
-GOSSIP_QUEUE = 4096  # transactions waiting to be relayed at the next turn
-RELAY_CACHE_BYTES = 4 * 1024 * 1024  # relayed lately, answered even if no pool holds them any more
+# Blocks that came before their time: the protocol holds 64 a peer. About 300 bytes each.
+EARLY_BLOCKS = 1024
+EARLY_BLOCKS_PER_PEER = 64
+EARLY_BLOCK_HORIZON = 600.0  # seconds ahead; what is later still will be told of again
+GOSSIP_QUEUE_BYTES = 4 * 1024 * 1024  # transactions waiting to be relayed at the end of the turn
+REFUSED_TRANSACTIONS = 8192  # refused since the head moved, not looked at again; 1.1 MB
+# News that a peer has told before: ours never do; one full message of them at once is forgiven.
+REPEATS_PER_SECOND = 8.0
+REPEATS_BURST = 2304.0  # 255 transactions and 2,048 hashes
+# An announcer from whom less than this came while it was asked in vain is silent; from others
+# something came, and their line may be slow: 13 KiB/s and less.
+SILENT_BYTES = 64 * 1024
+# Blocks of unknown parents: Bitcoin Core's former MAX_NUM_UNCONNECTING_HEADERS_MSGS, after which
+# there may be two in each slot.
+UNKNOWN_PARENTS_BURST = 10.0
+UNKNOWN_PARENTS_PER_SLOT = 2.0
+MEMPOOL_UPKEEP = 60.0  # seconds between two looks at how long transactions have waited

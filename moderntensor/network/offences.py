@@ -26,6 +26,18 @@ _SLIGHT: Final = 10
 _FREE: Final = 0  # may be nobody's fault
 
 
+# What will be the same next time.
+_HOPELESS: Final = frozenset(
+    {
+        Code.WRONG_NETWORK,
+        Code.WRONG_GENESIS,
+        Code.UNSUPPORTED_VERSION,
+        Code.IDENTITY,
+        Code.USELESS,
+    }
+)
+
+
 class Offence(StrEnum):
     """One kind of misconduct.
 
@@ -44,6 +56,11 @@ class Offence(StrEnum):
         self._value_ = name
         self.points, self.code, self.drops = points, code, drops
         return self
+
+    @property
+    def keeps_away(self) -> bool:
+        """Whether its address is left alone for a while after the connection has ended for it."""
+        return self.points > 0 or self.code in _HOPELESS
 
     # --- bytes -----------------------------------------------------------------------------
     OVERSIZED_FRAME = "oversized_frame", _BAN, Code.PROTOCOL_ERROR
@@ -116,6 +133,8 @@ class Offence(StrEnum):
     """Headers on top of a block that does not execute to what its header says."""
     BAD_TRANSACTION = "bad_transaction", _DOUBTFUL, Code.BAD_TRANSACTION, False
     """A transaction that no state of the chain could admit."""
+    UNDELIVERED = "undelivered", _SLIGHT, Code.TIMEOUT, False
+    """Did not answer when it was asked for what it had announced."""
     REPEATED_NEWS = "repeated_news", _SLIGHT, Code.LIMITS, False
     """The same transactions or blocks over and over."""
     BAD_STATE = "bad_state", _BAN, Code.BAD_STATE

@@ -88,8 +88,8 @@ async def test_what_was_under_way_when_a_node_stopped_is_news_again_when_it_star
     node.attach_chain(chain, Mempool(chain))
 
     def too_late(peer: Peer) -> None:  # their tasks are cancelled before they have begun
-        node.gossip.blocks._begin(peer, block.hash, None, None, block.height)
-        node.gossip.transactions._ask_for(peer, Mempool(chain), [b"t" * 32])
+        node.gossip.blocks._begin(peer, block.hash, block.height)
+        node.gossip.transactions.fetcher.ask_for(peer, [b"t" * 32])
 
     node.on_peer_disconnected.append(too_late)
     async with node:

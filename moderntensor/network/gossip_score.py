@@ -1,0 +1,57 @@
+"""What may happen to an honest teller of news now and then, and is held against it over a rate."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+from .host import Host
+from .known import KnownSet
+from .limits import (
+    REPEATS_BURST,
+    REPEATS_PER_SECOND,
+    SILENT_BYTES,
+    UNKNOWN_PARENTS_BURST,
+    UNKNOWN_PARENTS_PER_SLOT,
+)
+from .offences import Offence
+from .peer import Peer
+from .rates import TokenBucket
+
+__all__ = ["NewsScore"]
+
+
+class NewsScore:
+    """Counts, by peer, what news repeat and where they lead nowhere."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._repeats: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
+        self._strays: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
+
+    def repeats(self, peer: Peer, known: KnownSet) -> None:
+        """Look at what a message of `peer` has repeated, by the set that it was looked up in."""
+        count, known.repeats = known.repeats, 0
+        if not count:
+            return
+        now = self._host.runtime.loop_time()
+        bucket = self._repeats.get(peer)
+        if bucket is None:
+            bucket = self._repeats[peer] = TokenBucket(REPEATS_PER_SECOND, REPEATS_BURST, now)
+        if not bucket.take(now, count):
+            peer.punish(Offence.REPEATED_NEWS, f"{count} that it had told of before")
+
+    def silent(self, peer: Peer, before: int, what: str) -> None:
+        """`peer` did not answer in time when it was asked for `what` it had announced; `before` is
+        how many bytes had come from it until then."""
+        if peer.connection.bytes_received - before < SILENT_BYTES:
+            peer.punish(Offence.UNDELIVERED, f"{what}, announced and not delivered")
+
+    def stray(self, peer: Peer, height: int, block_time: int) -> None:
+        """`peer` has told of a block whose parent nobody has heard of."""
+        now = self._host.runtime.loop_time()
+        bucket = self._strays.get(peer)
+        if bucket is None:
+            rate = UNKNOWN_PARENTS_PER_SLOT / max(1, block_time)
+            bucket = self._strays[peer] = TokenBucket(rate, UNKNOWN_PARENTS_BURST, now)
+        if not bucket.take(now):
+            peer.punish(Offence.UNKNOWN_PARENT, f"block {height} of an unknown parent, again")
