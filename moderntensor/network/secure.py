@@ -232,8 +232,8 @@ class SecureChannel(Channel):
         return self._turn(self._receiving).decrypt(view[head:body], view[start:head]), at
 
     def _hold(self, view: memoryview, at: int, size: int) -> int:
-        """Hold up to `size` bytes of a record; where what was taken ends."""
-        end = min(at + size - len(self._held), len(view))
+        """Hold `size` bytes of a record, as far as they are there; where what was taken ends."""
+        end = min(at + max(0, size - len(self._held)), len(view))
         self._held += view[at:end]
         return end
 
