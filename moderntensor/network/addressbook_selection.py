@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from random import Random
+from typing import TYPE_CHECKING
 
 from ..config import NodeConfig
 from ..runtime import Runtime
@@ -14,6 +14,9 @@ from .addresses import Scope, is_exempt, may_learn, netgroup, scope, to_wire
 from .limits import ADDRESS_ANSWER_TIME, ADDRESS_DRAWS, ADDRESS_SHARE, ADDRESS_SHARE_MIN
 from .messages import PeerRecord
 from .protocol import MAX_PEERS
+
+if TYPE_CHECKING:
+    from random import Random
 
 __all__ = ["Answers", "Groups", "choose", "draw"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from random import Random
+from typing import TYPE_CHECKING
 
 from .addressbook_entry import KnownAddress
 from .limits import (
@@ -20,6 +20,9 @@ from .limits import (
     TRIED_BUCKETS,
     TRIED_BUCKETS_PER_GROUP,
 )
+
+if TYPE_CHECKING:
+    from random import Random
 
 __all__ = ["NewTable", "Table", "TriedTable"]
 
