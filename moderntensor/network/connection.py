@@ -13,6 +13,7 @@ from ..errors import (
     PeerDisconnectedError,
     ProtocolViolationError,
 )
+from .addresses import canonical
 from .channel import Channel, PlaintextChannel
 from .send_queue import WRITE_HIGH, WRITE_LIMIT, WRITE_STALL, SendQueue
 
@@ -40,7 +41,11 @@ def _ignore(*_: object) -> None:
 
 
 def _address(name: tuple[str, int] | None) -> tuple[str, int] | None:
-    return (name[0], name[1]) if name else None  # IPv6 has a flow and a scope behind them
+    if not name:
+        return None
+    host, port = name[:2]  # IPv6 has a flow and a scope behind them
+    # A socket for both families shows IPv4 mapped into IPv6.
+    return (canonical(host) or host) if host.startswith("::ffff:") else host, port
 
 
 class Connection(asyncio.BufferedProtocol):

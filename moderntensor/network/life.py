@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -110,9 +111,18 @@ class Life:
         try:
             hosts = await resolve(node.runtime, host, port)
             # In two steps: cancelled between them, the socket is ours to close.
-            self._listener = await loop.create_server(
-                node.gate.accept, hosts, port, start_serving=False
-            )
+            if hosts == ["::"] and socket.has_dualstack_ipv6():
+                # Every address of either family; asyncio would leave IPv4 out.
+                both = socket.create_server(
+                    ("::", port), family=socket.AF_INET6, dualstack_ipv6=True
+                )
+                self._listener = await loop.create_server(
+                    node.gate.accept, sock=both, start_serving=False
+                )
+            else:
+                self._listener = await loop.create_server(
+                    node.gate.accept, hosts, port, start_serving=False
+                )
             self._to_stop = True
             await self._listener.start_serving()
         except (OSError, ConnectError) as error:
