@@ -61,6 +61,8 @@ def _life(framing: ModuleType, data: bytes) -> list[Any]:
                 note(lambda part=part[:BUFFER]: _read(decoder, part))
             case 4:
                 note(decoder.resume)
+            case 5 if steps.below(8) == 1:
+                decoder.discard()
             case 5:
                 decoder.pause_after = steps.number(1) - 1
             case _:
