@@ -150,4 +150,7 @@ def status_line(full_node: FullNode) -> str:
             f", {status.progress:.1%} of {count(status.target_height)}, "
             f"{count(status.blocks_per_second)} blocks/s, {duration(status.eta_seconds)} to go"
         )
+    clock = full_node.p2p.clock_offset
+    if clock.off and clock.seconds is not None:
+        line += f", clock off by {clock.seconds:+.0f} s"
     return line + f", {size(full_node.chain.store.size_on_disk())} on disk"

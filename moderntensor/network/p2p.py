@@ -22,6 +22,7 @@ from .ban_file import BanKeeper
 from .bans import OPERATOR, Ban, Bans
 from .budget import ByteBudget
 from .callbacks import tell
+from .clock import ClockReading
 from .dialer import Dialer
 from .discovery import Discovery
 from .dispatch import Handler, Router
@@ -245,6 +246,11 @@ class P2PNode:
     @on_new_block.setter
     def on_new_block(self, hook: BlockHook | None) -> None:
         self.gossip.on_new_block = hook
+
+    @property
+    def clock_offset(self) -> ClockReading:
+        """How far our clock is off, as far as new blocks of peers can tell."""
+        return self.gossip.clock.reading()
 
     # --- peers -----------------------------------------------------------------------------
 

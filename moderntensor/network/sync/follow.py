@@ -67,6 +67,7 @@ class Follower:
     def start(self) -> None:
         """Listen to the node and follow until `stop`."""
         self._node.on_new_block = self._announced
+        self._node.gossip.on_claim = self._claimed
         self._task = asyncio.create_task(self._follow(), name="sync-follow")
         self._task.add_done_callback(_log_failure)
 
@@ -80,6 +81,7 @@ class Follower:
     async def stop(self) -> None:
         """Nothing runs any more."""
         self._node.on_new_block = None
+        self._node.gossip.on_claim = None
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -98,6 +100,11 @@ class Follower:
         if self._manager.syncing:
             return  # its target is looked at again and again
         self._waiting.append(Announced(block, peer))
+        self._wake.set()
+
+    def _claimed(self, peer: Peer) -> None:
+        """A peer knows of more than one block can bring: ask it by a locator, now."""
+        self._pool.notify()
         self._wake.set()
 
     async def new_block(self, block: Block, peer: Peer) -> bool:
