@@ -10,6 +10,7 @@ runs some kinds alone and tells what a message costs either end: the dearer one 
 from ..case import OURS
 
 ONE_BY_ONE = "moderntensor, one by one"
+ENCRYPTED = "moderntensor, encrypted"
 PURE = "pure"
 TLS = "asyncio TLS"
 PLAIN = "plain"
@@ -20,6 +21,7 @@ WEBSOCKETS = ("picows", "websockets", "aiohttp")
 KINDS = {
     OURS: "ours",
     ONE_BY_ONE: "ours_one_by_one",
+    ENCRYPTED: "ours_encrypted",
     PURE: "ours",  # told by the environment
     "picows": "with_picows",
     "websockets": "with_websockets",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from moderntensor.backend import framing
+from moderntensor.network.channel import Channel
 from moderntensor.network.connection import Connection
 
 from .work import HOST, Receipt, Tally, burst, listener
@@ -15,7 +17,11 @@ TYPE = 0x20
 LARGE = 16 * 1024  # from here on a connection takes the payload as it is
 
 
-def _connection(tally: Tally | None) -> Connection:
+def connection(
+    tally: Tally | None, channel: Callable[[framing.FrameDecoder], Channel] | None = None
+) -> Connection:
+    """In plaintext unless a channel is given."""
+
     def on_frames(frames: list[framing.Frame]) -> None:
         assert tally is not None
         size = 0
@@ -30,21 +36,26 @@ def _connection(tally: Tally | None) -> Connection:
         if reason is not None:
             raise reason
 
+    decoder = framing.FrameDecoder({TYPE: framing.MAX_PAYLOAD})
     return Connection(
-        framing.FrameDecoder({TYPE: framing.MAX_PAYLOAD}),
+        decoder,
         on_frames=on_frames,
         on_closed=on_closed,
+        channel=None if channel is None else channel(decoder),
     )
 
 
 class Sender(SenderBase):
+    def connection(self) -> Connection:
+        return connection(None)
+
     async def listen(self) -> int:
         self._connected: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
 
         def accepted() -> Connection:
-            connection = _connection(None)
-            self._connected.set_result(connection)
-            return connection
+            made = self.connection()
+            self._connected.set_result(made)
+            return made
 
         self._server = await asyncio.get_running_loop().create_server(accepted, sock=listener())
         port: int = self._server.sockets[0].getsockname()[1]
@@ -67,10 +78,13 @@ class Sender(SenderBase):
 
 
 class Receiver(ReceiverBase):
+    def connection(self, tally: Tally) -> Connection:
+        return connection(tally)
+
     async def connect(self, port: int) -> None:
         self._tally = Tally()
         await asyncio.get_running_loop().create_connection(
-            lambda: _connection(self._tally), HOST, port
+            lambda: self.connection(self._tally), HOST, port
         )
 
     async def receive(self, size: int, count: int, *, keep: bool) -> Receipt:

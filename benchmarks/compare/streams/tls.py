@@ -1,4 +1,4 @@
-"""asyncio streams over TLS, a length before each message; the certificate is made on the spot."""
+"""asyncio streams over TLS 1.3, a length before each message; the certificate is made on the spot."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def _server_context() -> ssl.SSLContext:
         .sign(key, hashes.SHA256())
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "both.pem"
         path.write_bytes(
@@ -81,6 +82,8 @@ class Receiver(ReceiverBase):
         self._reader, self._writer = await asyncio.open_connection(
             HOST, port, ssl=context, limit=READ_LIMIT
         )
+        protocol = self._writer.get_extra_info("ssl_object").version()
+        assert protocol == "TLSv1.3", protocol
 
     async def receive(self, size: int, count: int, *, keep: bool) -> Receipt:
         read = self._reader.readexactly
