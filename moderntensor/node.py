@@ -19,6 +19,7 @@ from .blockchain.state import StateDB
 from .blockchain.validation import BlockValidator
 from .config import NodeConfig
 from .errors import StorageError, SyncError, ValidationError
+from .network.budget import Kind, caps_of
 from .network.identity import NodeIdentity
 from .network.p2p import P2PNode
 from .network.sync import SyncManager
@@ -90,7 +91,7 @@ class FullNode:
             self.chain: Final[Blockchain] = self.validator.chain
             self.mempool: Final = Mempool(
                 self.chain,
-                max_bytes=self.settings.mempool_bytes,
+                max_bytes=caps_of(self.settings)[Kind.MEMPOOL],
                 max_transactions=self.settings.mempool_transactions,
             )
             self.p2p: Final = P2PNode(

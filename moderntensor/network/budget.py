@@ -12,15 +12,15 @@ anyway, then who has dialled us, then the others. A part is left to those whom w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
 from ..config import NodeConfig
-from .rates import TokenBucket
 
-__all__ = ["Account", "BudgetReport", "ByteBudget", "Holder", "Kind", "TokenBucket"]
+__all__ = ["Account", "BudgetReport", "ByteBudget", "Holder", "Kind", "caps_of"]
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
@@ -63,6 +63,9 @@ class Kind(StrEnum):
     """Announced blocks that are being completed."""
 
 
+_PASSING: Final = (Kind.INBOX, Kind.REQUESTS, Kind.SENDING)
+
+
 class Holder(Protocol):
     """Who an account is for."""
 
@@ -101,8 +104,12 @@ class Account:
 
     @property
     def over(self) -> bool:
-        """Whether it holds more than its share: it gets no more for now."""
-        return self.held > self._budget.share
+        """Whether it holds more than its share of what goes away by itself, or than an equal share
+        where the budget is nearly full: it gets no more for now. Half a frame does not go away by
+        waiting."""
+        sizes = self._sizes
+        held = sum(sizes.get(kind, 0) for kind in _PASSING)
+        return held > GRAIN and held > self._budget.allowance(self.holder.outbound)
 
     @property
     def sizes(self) -> dict[Kind, int]:
@@ -146,18 +153,24 @@ class BudgetReport:
     """Peers that had to go because the budget was full."""
 
 
+def caps_of(config: NodeConfig) -> dict[Kind, int]:
+    """The caps of what has one of its own: as set, or a share where the budget is small."""
+    total = config.byte_budget
+    return {
+        Kind.MEMPOOL: min(config.mempool_bytes, total // 4),
+        Kind.BODIES: min(config.sync_window_bytes, total // 4),
+        Kind.HEADERS: min(8 * _MIB, total // 16),
+        Kind.BLOCKS: min(16 * _MIB, total // 16),
+        Kind.RELAYED: min(4 * _MIB, total // 32),
+    }
+
+
 class ByteBudget:
     """`NodeConfig.byte_budget`, shared out and watched. For the loop's thread."""
 
     def __init__(self, config: NodeConfig) -> None:
         total = self.total = config.byte_budget
-        self.caps: dict[Kind, int] = {
-            Kind.MEMPOOL: min(config.mempool_bytes, total // 4),
-            Kind.BODIES: min(config.sync_window_bytes, total // 4),
-            Kind.HEADERS: min(8 * _MIB, total // 16),
-            Kind.BLOCKS: min(16 * _MIB, total // 16),
-            Kind.RELAYED: min(4 * _MIB, total // 32),
-        }
+        self.caps = caps_of(config)
         self.peers = total - sum(self.caps.values()) - min(STRANGERS, total // 32)
         self.inbound = self.peers * 3 // 4  # the rest is for those whom we have dialled
         self.share = max(SHARE_LEAST, self.peers // 8)
@@ -187,6 +200,13 @@ class ByteBudget:
         if change > 0:
             self.highest = max(self.highest, self.held_by_peers + self._others)
             self._relieve()
+
+    def allowance(self, outbound: bool) -> int:
+        """What one peer may hold of what goes away by itself."""
+        used, room = self.held_by_peers, self.peers
+        if not outbound and self.held_by_inbound * room > used * self.inbound:
+            used, room = self.held_by_inbound, self.inbound
+        return self.share if used <= room * 7 // 8 else room // max(1, len(self._accounts))
 
     def closed(self, account: Account) -> None:
         """An account was closed."""
@@ -226,9 +246,14 @@ class ByteBudget:
         """`measure()` gives the bytes held for `kind` from now on; it keeps to `caps[kind]`."""
         self._measures[kind] = measure
 
-    def unwatch(self, kind: Kind) -> None:
-        """Undo `watch`."""
-        self._measures.pop(kind, None)
+    @contextmanager
+    def watching(self, kind: Kind, measure: Callable[[], int]) -> Iterator[None]:
+        """`watch` for a while."""
+        self._measures[kind] = measure
+        try:
+            yield
+        finally:
+            del self._measures[kind]
 
     def sample(self) -> None:
         """Look at what has a cap of its own; called by the node now and then."""

@@ -20,7 +20,7 @@ from .addressbook import AddressBook
 from .addresses import is_loopback, parse_node_address, to_wire
 from .ban_file import BanKeeper
 from .bans import OPERATOR, Ban, Bans
-from .budget import ByteBudget
+from .budget import ByteBudget, Kind
 from .callbacks import tell
 from .clock import ClockReading
 from .dialer import Dialer
@@ -235,6 +235,7 @@ class P2PNode:
             self._unfollow()
         self._unfollow = None if mempool is None else chain.subscribe(mempool.on_head_changed)
         self.chain, self.mempool = chain, mempool
+        self.budget.watch(Kind.MEMPOOL, lambda: 0 if mempool is None else mempool.size)
         self.gossip.attach(chain)
 
     @property

@@ -94,6 +94,9 @@ class Peer:
         self.best_hash: bytes = hello.best_hash
         self.earliest_height: int = hello.earliest_height
         self.genesis_hash: bytes = hello.genesis_hash
+        # How many of our requests it allows at a time.
+        self.max_inflight: int = hello.max_inflight
+        self.max_per_type: int = hello.max_per_type
         self.snapshots: tuple[tuple[int, bytes], ...] = ()
         # Loop times of its last news that was new and valid.
         self.last_block_at: float | None = None

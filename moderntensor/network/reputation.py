@@ -13,10 +13,10 @@ from ..config import NodeConfig
 from ..runtime import Runtime
 from .addresses import format_address, is_exempt
 from .bans import OPERATOR, Ban, Bans, host_key, parse_key
-from .budget import TokenBucket
 from .limits import DROP_LOGS_BURST, DROP_LOGS_PER_SECOND, SCORES
 from .messages import DisconnectCode
 from .offences import BAN_AT, DISCONNECT_AT, Offence, offence_of_code
+from .rates import TokenBucket
 from .refusals import Refusals
 from .text import printable
 

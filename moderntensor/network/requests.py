@@ -49,7 +49,8 @@ class _Asked:
     """A request that waits for its reply, or whose reply would be late."""
 
     request_id: int
-    request: Request
+    type: MessageType
+    most: int | None  # items that the reply may hold
     reply_type: MessageType
     cap: int
     future: asyncio.Future[Reply]
@@ -117,6 +118,8 @@ class RequestTable:
         if not isinstance(message, Request) or message.REPLY is None:
             raise TypeError(f"{type(message).__name__} is no request")
         kind = message.TYPE
+        if not (self._max_inflight and self._max_per_type):
+            raise PeerBusyError("the peer allows no requests")
         deadline = self._loop.time() + timeout
         try:
             if self._has_room(kind):
@@ -147,7 +150,16 @@ class RequestTable:
         message = message.replace(request_id=request_id)
         frame = MessageCodec.encode(message)
         cap = reply_cap(message)
-        asked = _Asked(request_id, message, reply_type, cap, self._loop.create_future(), deadline)
+        items = _ITEMS.get(message.TYPE)
+        asked = _Asked(
+            request_id,
+            message.TYPE,
+            None if items is None else items(message),
+            reply_type,
+            cap,
+            self._loop.create_future(),
+            deadline,
+        )
         self._asked[request_id] = asked
         self._caps.open(reply_type, cap)
         try:
@@ -268,15 +280,14 @@ class RequestTable:
         if asked.reply_type != reply_type:
             raise ProtocolViolationError(
                 DisconnectCode.PROTOCOL_ERROR,
-                f"{reply_type.name} answers {type(asked.request).__name__}",
+                f"{reply_type.name} answers {asked.type.name}",
                 Offence.WRONG_REPLY,
             )
         reply = cast(Reply, MessageCodec.decode_payload(reply_type, payload))
-        most = _ITEMS.get(asked.request.TYPE)
-        if most is not None and reply.count > most(asked.request):
+        if asked.most is not None and reply.count > asked.most:
             raise ProtocolViolationError(
                 DisconnectCode.PROTOCOL_ERROR,
-                f"{reply_type.name} holds {reply.count} items, {most(asked.request)} were asked",
+                f"{reply_type.name} holds {reply.count} items, {asked.most} were asked",
                 Offence.WRONG_REPLY,
             )
         self._forget(self._asked, asked)

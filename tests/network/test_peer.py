@@ -496,9 +496,8 @@ async def test_what_handlers_cannot_take_waits_with_the_sender() -> None:
 
         node.register_handler(MessageType.NEW_TRANSACTION, handler)
         total = 50_000
-        raw.write(b"".join(framing.encode_frame(0x20, announcement(i).encode()) for i in range(10)))
-        one = framing.encode_frame(0x20, announcement(1).encode())
-        raw.write(one * (total - 10))
+        frames = (framing.encode_frame(0x20, announcement(i).encode()) for i in range(total))
+        raw.write(b"".join(frames))
         inbox = peer._inbox
         await until(lambda: peer._reading.paused)
         await asyncio.sleep(0.05)
@@ -517,8 +516,9 @@ async def test_reading_goes_on_while_the_peer_owes_a_reply() -> None:
             await gate.wait()
 
         node.register_handler(MessageType.NEW_TRANSACTION, handler)
-        one = framing.encode_frame(0x20, announcement(1).encode())
-        raw.write(one * (4 * INBOX_MESSAGES))
+        total = 4 * INBOX_MESSAGES
+        frames = (framing.encode_frame(0x20, announcement(i).encode()) for i in range(total))
+        raw.write(b"".join(frames))
         inbox = peer._inbox
         await until(lambda: peer._reading.paused)
         asked = asyncio.ensure_future(peer.request(GetPeersMessage()))

@@ -25,6 +25,7 @@ class StandInPeer:
         self.address = name
         self.best_height = height
         self.best_hash = name.encode().ljust(32, b"\0")
+        self.max_inflight, self.max_per_type = 16, 8
         self.code: DisconnectCode | None = None
 
     def punish(self, offence: Offence, detail: str) -> None:

@@ -11,8 +11,10 @@ from ...blockchain.chain_types import AppliedBatch
 from ...blockchain.prepared import PreparedBody, prepare_bodies, prepare_body
 from ...errors import InvalidBlockError, StaleBodiesError
 from ...runtime import Runtime
+from ..budget import Kind as Held
 from ..messages import BlockBodiesMessage, GetBlockBodiesMessage
 from ..offences import Offence
+from ..protocol import SOFT_REPLY_LIMIT
 from .context import SyncContext
 from .headers import HeaderStage
 from .settle import settled
@@ -27,6 +29,7 @@ PREPARE_BYTES_MOST: Final = 1024 * 1024
 HASHES_AHEAD: Final = 1024  # pending headers read from the store at a time
 BLOCKS_PER_JOB: Final = 512  # with their empty ones, which need no request
 APPLY_BYTES: Final = 8 * 1024 * 1024  # memory of bodies per commit: some 14,000 transactions
+JOB_BYTES: Final = 8 * 1024 * 1024  # memory of a job's bodies from which on the rest is another job
 TRANSACTION_BYTES: Final = 450  # memory of a decoded transaction, beside its encoding
 
 Pending = tuple[int, bytes, bytes]  # height, hash, txs_root
@@ -45,11 +48,13 @@ class BodiesJob(Job):
     """The bodies of some blocks in a row, the empty ones among them filled in already."""
 
     kind = Kind.BODIES
+    reply_bytes = SOFT_REPLY_LIMIT
 
     def __init__(self, pool: SourcePool, runtime: Runtime, blocks: Sequence[Pending]) -> None:
         super().__init__(blocks[-1][0])
         self._pool = pool
         self._runtime = runtime
+        self._blocks = blocks
         self.first = blocks[0][0]
         self.hashes = [block_hash for _, block_hash, _ in blocks]
         empty = prepare_body(EMPTY_BODY)
@@ -88,13 +93,26 @@ class BodiesJob(Job):
         size = sum(map(len, reply.bodies))
         self._pool.delivered(source, Kind.BODIES, len(prepared), size, arrived - attempt.moved)
         attempt.moved = self._pool.now()
-        if self._next != start:
+        if self._next != start or self.done:
             return  # a second peer was quicker
         for body, (i, _, _) in zip(prepared, wanted, strict=False):
             self.bodies[i] = body
         self._next += len(prepared)
         self.held_bytes += size + TRANSACTION_BYTES * sum(map(len, prepared))
         self.done = self._next == len(self._missing)
+
+    def split(self) -> BodiesJob | None:
+        """Blocks may be large: no job holds much more than `JOB_BYTES`."""
+        if self.done or self.held_bytes < JOB_BYTES:
+            return None
+        cut = self._missing[self._next][0]
+        rest = BodiesJob(self._pool, self._runtime, self._blocks[cut:])
+        rest.refused |= self.refused
+        self._blocks = self._blocks[:cut]
+        self.height = self._blocks[-1][0]
+        del self.hashes[cut:], self.bodies[cut:], self._missing[self._next :]
+        self.done = True
+        return rest
 
     async def _prepare(self, bodies: Sequence[bytes]) -> list[PreparedBody]:
         """Hash, decode and recover senders in worker threads."""
@@ -137,17 +155,23 @@ class BlockStage:
         self._per_request = config.blocks_per_request
         self.applying = False
         jobs = max(2, config.sync_window_blocks // config.blocks_per_request)
+        self._budget = context.budget
         self._window: Window[BodiesJob] = Window(
-            context.pool, context.runtime, Kind.BODIES, jobs, config.sync_window_bytes
+            context.pool, context.runtime, Kind.BODIES, jobs, self._budget.caps[Held.BODIES]
         )
+        self._applying_bytes = 0
 
     async def run(self) -> None:
         """Ends when the header stage has and everything up to it is applied. Raises
         ChainRejected, and what `Window.run` raises."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._window.run())
-            group.create_task(self._feed())
-            group.create_task(self._apply())
+        with self._budget.watching(Held.BODIES, self._held_bytes):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._window.run())
+                group.create_task(self._feed())
+                group.create_task(self._apply())
+
+    def _held_bytes(self) -> int:
+        return self._window.held_bytes + self._applying_bytes
 
     # --- bodies ---------------------------------------------------------------------------
 
@@ -219,11 +243,13 @@ class BlockStage:
                 jobs.append(more)
             if last <= head:
                 raise StaleBodiesError(f"the pending headers end at {last}, below the head")
+            self._applying_bytes = sum(part.held_bytes for part in jobs)
             await self._commit(
                 job.first,
                 [body for part in jobs for body in part.bodies],
                 [block_hash for part in jobs for block_hash in part.hashes],
             )
+            self._applying_bytes = 0
 
     async def _commit(self, first: int, bodies: list[PreparedBody], hashes: list[bytes]) -> None:
         before = self._chain.head

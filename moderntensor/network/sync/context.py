@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ...blockchain.chain import Blockchain
 from ...config import NodeConfig
 from ...runtime import Runtime
+from ..budget import ByteBudget
 from .sources import SourcePool
 from .status import Meter
 
@@ -20,3 +21,4 @@ class SyncContext:
     runtime: Runtime
     config: NodeConfig
     meter: Meter
+    budget: ByteBudget

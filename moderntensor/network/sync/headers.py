@@ -18,7 +18,9 @@ from bisect import bisect_right
 from typing import Final, cast
 
 from ...backend import headers as engine
+from ...blockchain.block import MAX_HEADER_SIZE
 from ...errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
+from ..budget import Kind as Held
 from ..messages import GetHeadersMessage, HeadersMessage, Status
 from ..offences import Offence
 from .context import SyncContext
@@ -32,8 +34,8 @@ HeaderBatch = engine.HeaderBatch
 Anchor = engine.Anchor
 
 SKELETON_HEADERS: Final = 256  # pins asked for at once: 49,152 headers ahead, 75 KB
-SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB,
-SEGMENTS_BYTES: Final = 8 * 1024 * 1024  # or long ones under a checkpoint, up to about this
+SEGMENTS_AHEAD: Final = 48  # ranges between fetching and storing: 9,216 headers, 2.7 MB, or long
+# ones under a checkpoint, up to their share of the byte budget (8 MiB)
 KNOWN_BATCHES: Final = 16  # looked through for the first new header after a sparse locator's fork
 # A commit costs one disk sync, however many headers it holds, and each of them a page of the index
 # by hash, unless others of the commit lie there too.
@@ -60,6 +62,7 @@ class SegmentJob(Job):
         trusted_to: int,
     ) -> None:
         super().__init__(anchor.height + count)
+        self.reply_bytes = count * MAX_HEADER_SIZE
         self._pool = pool
         self._checker = checker
         self._anchor = anchor
@@ -112,6 +115,8 @@ class HeaderStage:
         self._pool = context.pool
         self._runtime = context.runtime
         self._meter = context.meter
+        self._budget = context.budget
+        self._joining_bytes = 0  # taken from the window, not stored yet
         self._limit = limit
         self._per_request = context.config.headers_per_request
         self._per_trusted = context.config.trusted_headers_per_request
@@ -312,14 +317,17 @@ class HeaderStage:
             if skeleton.height(i) != anchor.height + (i + 1) * stride:
                 raise Misbehaviour(Offence.BAD_HEADER, "a skeleton of other heights")
         window: Window[SegmentJob] = Window(
-            self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, SEGMENTS_BYTES
+            self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, self._budget.caps[Held.HEADERS]
         )
         fault: BaseException | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(window.run())
-                group.create_task(self._feed(window, skeleton, anchor, stride))
-                group.create_task(self._join(window))
+            with self._budget.watching(
+                Held.HEADERS, lambda: window.held_bytes + self._joining_bytes
+            ):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(window.run())
+                    group.create_task(self._feed(window, skeleton, anchor, stride))
+                    group.create_task(self._join(window))
         except* SkeletonFalse as caught:
             # Between its two answers the leader may have changed its chain, within one not.
             fault = Refused()
@@ -354,6 +362,7 @@ class HeaderStage:
                 batches.append(job.batch)
                 suppliers.append(job.supplier)
                 size += len(job.batch)
+                self._joining_bytes += job.held_bytes
                 job = None
                 if size < HEADERS_PER_COMMIT:
                     try:
@@ -366,6 +375,7 @@ class HeaderStage:
                         await self._store(batches, *suppliers)
                         raise
             await self._store(batches, *suppliers)
+            self._joining_bytes = 0
 
     async def _store(self, batches: list[HeaderBatch], *suppliers: Source) -> int:
         """How many were new. Raises Refork where what they stand on is gone, Misbehaviour where

@@ -58,7 +58,9 @@ class SyncManager:
         self._runtime = node.runtime
         self._meter = Meter(self._runtime, self.chain.head.height)
         self._pool = SourcePool(node, self._runtime, self.config, self._meter)
-        self.context = SyncContext(self.chain, self._pool, self._runtime, self.config, self._meter)
+        self.context = SyncContext(
+            self.chain, self._pool, self._runtime, self.config, self._meter, node.budget
+        )
         self._writing = asyncio.Lock()  # one of sync and following changes the chain at a time
         self._follower = Follower(self, self._writing)
         self._started = False

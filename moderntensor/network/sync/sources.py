@@ -152,7 +152,8 @@ class SourcePool:
             if (
                 source in refused
                 or source.rests_until > now
-                or source.in_flight[kind] >= self._per_peer
+                or source.in_flight[kind] >= min(self._per_peer, source.peer.max_per_type)
+                or sum(source.in_flight) >= source.peer.max_inflight
                 or (working >= self._most_peers and not any(source.in_flight))
             ):
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from ...runtime import Runtime
 from .source import Kind, Misbehaviour, Refused, Source, Unanswered
@@ -43,6 +43,7 @@ class Job(ABC):
     """One unit of work that one request or a few can get."""
 
     kind: Kind
+    reply_bytes = 0  # what one attempt may bring at most
 
     def __init__(self, height: int) -> None:
         self.height = height  # that a peer must have to be asked
@@ -55,6 +56,11 @@ class Job(ABC):
     async def fetch(self, attempt: Attempt) -> None:
         """Ask the attempt's peer, check what comes, keep it, and set `done` when all is there.
         Raises Refused, Unanswered or Misbehaviour; anything else ends the window."""
+
+    def split(self) -> Self | None:
+        """Where much has been fetched and more is missing: end with what is there, and return a
+        job for the rest."""
+        return None
 
 
 J = TypeVar("J", bound=Job)
@@ -69,7 +75,8 @@ class Unobtainable(Exception):  # noqa: N818  (an outcome, no error)
 
 
 class Window(Generic[J]):
-    """At most `most_jobs` jobs between feeder and consumer, and about `most_bytes` in memory.
+    """At most `most_jobs` jobs between feeder and consumer, and `most_bytes` in memory, what is on
+    its way counted as the most that it can be.
 
     One feeder, one consumer. The bound on bytes gives way for the first job that is not done and
     for those up to `floor_height`, because without them nothing could ever leave the window.
@@ -83,13 +90,17 @@ class Window(Generic[J]):
         self._kind = kind
         self._most_jobs = most_jobs
         self._most_bytes = most_bytes
-        self._job_bytes = 0.0  # of one finished job, a moving average
         self._jobs: deque[J] = deque()
         self._closed = False
         self._work = asyncio.Event()  # something for `run` to look at
         self._room = asyncio.Event()  # for the feeder
         self._ready = asyncio.Event()  # for the consumer
         self.floor_height = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Fetched and kept until the consumer takes it."""
+        return sum(job.held_bytes for job in self._jobs)
 
     # --- the feeder's side ----------------------------------------------------------------
 
@@ -153,21 +164,21 @@ class Window(Generic[J]):
 
     def _assign(self, group: asyncio.TaskGroup) -> float | None:
         """Give out what can be given; returns the loop time to look again, if there is one."""
-        held = sum(job.held_bytes for job in self._jobs)
+        held = self.held_bytes
         first = True
         again = self._pool.next_rested()
         for job in self._jobs:
             if job.done:
                 continue
             if job.attempts:
-                held += int(self._job_bytes)
+                held += job.reply_bytes * len(job.attempts)
             else:
-                spare = held + self._job_bytes <= self._most_bytes
+                spare = held + job.reply_bytes <= self._most_bytes
                 if not (first or spare or job.height <= self.floor_height):
                     break
                 source = self._pool.pick(self._kind, job.height, job.refused)
                 if source is not None:
-                    held += int(self._job_bytes)
+                    held += job.reply_bytes
                     self._start(group, job, source)
                 elif first and len(self._pool) and all(s in job.refused for s in self._pool):
                     raise Unobtainable(job)
@@ -229,9 +240,11 @@ class Window(Generic[J]):
         for other in others:
             if other.late:
                 self._pool.overdue(other.source, self._kind, other.moved)
+        rest = None if job.done else job.split()
+        if rest is not None:
+            self._jobs.insert(self._jobs.index(job) + 1, rest)
         if not job.done:
             return
-        self._job_bytes += (job.held_bytes - self._job_bytes) * 0.2
         if not others:
             self._pool.patience.served()
         for other in others:
