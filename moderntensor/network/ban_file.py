@@ -107,10 +107,10 @@ class BanFile:
 
         A file that cannot be used is set aside (one line in the log), and `own` takes its place.
         """
+        if not changes and self._stamp() == self._seen:
+            return None
         with self._locked():
             stamp = self._stamp()
-            if not changes and stamp == self._seen:
-                return None
             bans: list[Ban] | None = load(self._path, BANS_FILE_BYTES, decode_bans)
             if bans is None and stamp is not None:
                 bans = self._write(own, changes, now)

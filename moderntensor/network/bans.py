@@ -24,6 +24,7 @@ __all__ = [
     "new_ban",
     "parse_key",
     "room_for",
+    "seconds_left",
 ]
 
 OPERATOR: Final = "operator"
@@ -39,9 +40,11 @@ def parse_key(text: str) -> str:
     if _NODE_ID.fullmatch(text.lower()):
         return text.lower()
     try:
+        if "%" in text:  # a zone of this machine
+            raise ValueError(text)
         if "/" in text:
-            return str(ip_network(text, strict=False))
-        if canonical(text) is not None and "%" not in text:
+            return _network_key(text)
+        if canonical(text) is not None:
             return host_key(text)
         host, port = parse_address(text)
         if canonical(host) is not None:
@@ -51,6 +54,14 @@ def parse_key(text: str) -> str:
     raise ConfigError(
         f"{text!r}: needs an IP address, a network, host:port or a node id of 64 hex digits"
     )
+
+
+def _network_key(text: str) -> str:
+    network = ip_network(text, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:
+        network = IPv4Network((mapped, network.prefixlen - 96), strict=False)
+    return str(network)
 
 
 def host_key(host: str) -> str:
@@ -88,7 +99,7 @@ class Ban:
             raise ConfigError(f"ban of {self.key!r}: not the usual spelling")
         if not 0 < self.seconds <= FOREVER:
             raise ConfigError(f"ban of {self.key}: must last from 1 s to {FOREVER} s")
-        if not 0 <= self.until < 2**63 or not 0 < self.times < 2**31:
+        if not 0 <= self.until < 2**40 or not 0 < self.times < 2**31:
             raise ConfigError(f"ban of {self.key}: its end or its count is out of range")
         if not _REASON.fullmatch(self.reason):
             raise ConfigError(f"ban of {self.key}: a reason has 1 to 64 printable ASCII characters")
@@ -108,6 +119,7 @@ def room_for(bans: Iterable[Ban], now: float, limit: int = BANS) -> list[Ban]:
 class _Held:
     ban: Ban
     ends: float  # loop time
+    group: str  # of the host that is banned; empty for what is no host
 
 
 class Bans:
@@ -194,8 +206,8 @@ class Bans:
             return None
         now = self._runtime.loop_time()
         banned = sum(
-            held.ends > now and held.ban.reason != OPERATOR and _host_in(key, group)
-            for key, held in self._held.items()
+            held.group == group and held.ends > now and held.ban.reason != OPERATOR
+            for held in self._held.values()
         )
         return group if banned >= NETGROUP_BANS else None
 
@@ -230,8 +242,7 @@ class Bans:
         for key, ban in found.items():
             held = self._held.get(key)
             if held is None or held.ban != ban:
-                # Never longer than it was meant to be, should the clock have been set back.
-                self._put(ban, now + min(ban.until - wall, ban.seconds))
+                self._put(ban, now + seconds_left(ban, wall))
         after = {key for key in self._held if key in self}
         return after - before, before - after
 
@@ -242,7 +253,7 @@ class Bans:
 
     def _put(self, ban: Ban, ends: float) -> None:
         self._drop(ban.key)
-        self._held[ban.key] = _Held(ban, ends)
+        self._held[ban.key] = _Held(ban, ends, _group_of(ban.key))
         size = _size(ban.key)
         if size is not None:
             self._sizes[size] += 1
@@ -272,13 +283,19 @@ def new_ban(key: str, seconds: float, reason: str, now: float, *, times: int = 1
     return Ban(parse_key(key), int(now) + length, length, reason, times)
 
 
+def seconds_left(ban: Ban, now: float) -> float:
+    """How long a ban from disk still lasts at Unix time `now`; negative when it is over. Never
+    longer than it was meant to be, should the clock have been set back."""
+    return min(ban.until - now, ban.seconds)
+
+
 def _size(key: str) -> tuple[int, int] | None:
     """IP version and length of a network; None for any other key."""
     address, slash, length = key.partition("/")
     return (6 if ":" in address else 4, int(length)) if slash else None
 
 
-def _host_in(key: str, group: str) -> bool:
-    """Whether `key` is a host (an IPv6 one: its /64) of the network `group`."""
+def _group_of(key: str) -> str:
+    """The netgroup of a banned host (an IPv6 one: its /64); empty for what is no host."""
     host, slash, length = key.partition("/")
-    return (not slash or length == "64") and netgroup_key(host) == group and key != group
+    return netgroup_key(host) if canonical(host) and (not slash or length == "64") else ""

@@ -23,11 +23,20 @@ from .pending import Pending
 from .purpose import Purpose
 from .rates import TokenBucket
 from .refusals import Refusals
-from .reputation import AVOIDED
 
 __all__ = ["Gate"]
 
 logger = logging.getLogger(__name__)
+
+# What a HELLO can say that will be the same next time.
+_OTHERS = frozenset(
+    {
+        DisconnectCode.WRONG_NETWORK,
+        DisconnectCode.WRONG_GENESIS,
+        DisconnectCode.UNSUPPORTED_VERSION,
+        DisconnectCode.IDENTITY,
+    }
+)
 
 _SECRET_SIZE = 16
 
@@ -238,7 +247,7 @@ class Gate:
         if error.code == DisconnectCode.SELF:
             if outbound:
                 self._node.book.is_own(*remote)
-        elif error.offence is not None or (outbound and error.code in AVOIDED):
+        elif error.offence is not None or (outbound and error.code in _OTHERS):
             offence = offence_of_code(error.code, error.offence)
             verdict = reputation.punish_stranger(*remote, offence, error.reason, outbound=outbound)
             if outbound:

@@ -175,12 +175,12 @@ class Reputation:
         `port` is where it listens (0: nowhere), `node_id` its id as far as it is known.
         """
         now = self._runtime.loop_time()
-        keys = self.keys(host, port, node_id)
-        banned_keys = (*keys, format_address(host, port), host_key(host))
+        keys = {*self.keys(host, port, node_id), format_address(host, port)}
+        refused = max(self._refusals.remaining(key, now) for key in keys)
+        keys.add(host_key(host))
         if node_id is not None:
-            banned_keys += (node_id.hex(),)
-        left = self.bans.left(banned_keys, host)
-        return max(left, *(self._refusals.remaining(key, now) for key in keys), 0.0)
+            keys.add(node_id.hex())
+        return max(refused, self.bans.left(keys, host))
 
     # --- misconduct ------------------------------------------------------------------------
 
@@ -192,15 +192,17 @@ class Reputation:
         case."""
         keys = self.keys_of(peer)
         who = f"{peer.address} {peer.node_id.hex()[:8]}"
-        return self._judge(keys, peer.host_address, who, offence, detail, drop=drop)
+        return self._judge(keys, peer.host_address, who, offence, detail, known=True, drop=drop)
 
     def punish_stranger(
         self, host: str, port: int, offence: Offence, detail: str = "", *, outbound: bool
     ) -> Verdict:
         """As `punish`, for who has not become a peer: its id does not count, and the port only
-        where we have dialled it."""
+        where we have dialled it. Of who merely is another node than we look for, this one port is
+        refused and not its host, where others may live."""
         keys = self.keys(host, port if outbound else 0)
-        return self._judge(keys, host, format_address(host, port), offence, detail)
+        who = format_address(host, port)
+        return self._judge(keys, host, who, offence, detail, known=offence.points > 0)
 
     def _judge(
         self,
@@ -210,6 +212,7 @@ class Reputation:
         offence: Offence,
         detail: str,
         *,
+        known: bool,
         drop: bool = False,
     ) -> Verdict:
         self.counts.offences[offence] += 1
@@ -218,8 +221,8 @@ class Reputation:
         banned = refused = 0.0
         if score >= BAN_AT and keys:
             banned = refused = self._ban(keys, host, offence)
-        elif drop and (offence.points or offence.code in AVOIDED):
-            refused = self.refuse(keys)
+        elif drop and offence.keeps_away:
+            refused = self.refuse(keys if known else (who,))
         if drop:
             self.counts.drops[offence] += 1
         key = keys[0] if keys else who
@@ -262,21 +265,15 @@ class Reputation:
     def parted(self, peer: LostPeer) -> float:
         """A peer is gone. Returns for how many seconds its address is left alone: who told us not
         to come back, or was sent away for what it is, gets no points but a refusal."""
-        keys = self.keys_of(peer)
         code, by_us = peer.drop_code, peer.dropped_by_us
-        banned_by_us = by_us and code == DisconnectCode.BANNED
-        if code in AVOIDED and (by_us or peer.outbound) and not banned_by_us:
-            if peer.offence is None:
-                self.refuse(keys)
-        elif not banned_by_us:
+        # A ban of ours stands already, and can be lifted.
+        ours = by_us and code == DisconnectCode.BANNED
+        if peer.offence is None and code in AVOIDED and (by_us or peer.outbound) and not ours:
+            self.refuse(self.keys_of(peer))
+        port_is_hearsay = not peer.outbound and peer.proved_id is not None
+        if port_is_hearsay and is_exempt(peer.host_address, self._config):
             return 0.0
-        if (
-            peer.outbound
-            or peer.proved_id is None
-            or not is_exempt(peer.host_address, self._config)
-        ):
-            return self.refused(peer.host_address, peer.dial_port, peer.proved_id)
-        return 0.0
+        return self.refused(peer.host_address, peer.dial_port, peer.proved_id)
 
     # --- the operator ----------------------------------------------------------------------
 

@@ -43,9 +43,11 @@ class RawPeer:
         return cls(*await asyncio.open_connection("127.0.0.1", node.listen_port))
 
     @classmethod
-    async def meet(cls, node: P2PNode, **hello: Any) -> Self:
-        """Connect and shake hands."""
-        peer = cls(*await asyncio.open_connection("127.0.0.1", node.listen_port))
+    async def meet(cls, node: P2PNode, *, source: str = "127.0.0.1", **hello: Any) -> Self:
+        """Connect from the local address `source`, and shake hands."""
+        peer = cls(
+            *await asyncio.open_connection("127.0.0.1", node.listen_port, local_addr=(source, 0))
+        )
         peer.send(hello_message(**hello))
         peer.node_hello = await peer.read(HelloMessage)
         return peer
