@@ -5,7 +5,8 @@
 Builds a signed chain, gives each serving process a copy, and lets one more process sync it from
 nothing. With `--kills` a second run follows, in which the syncing process is ended by SIGKILL that
 many times along the way and started again; after each start nothing that it had committed may be
-missing. Exit code 0 only if head and state root agree everywhere.
+missing. Exit code 0 only if head and state root agree everywhere and nobody met a
+limit of the others.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from moderntensor.blockchain.validation import BlockValidator
 from moderntensor.blockchain.workload import build_chain, demo_config, demo_keys
 from moderntensor.config import NodeConfig
 from moderntensor.network.p2p import P2PNode
+from moderntensor.network.peer import Peer
 from moderntensor.network.sync import SyncManager
 
 MAP_SIZE = 8 << 30
@@ -79,16 +81,41 @@ def build(directory: Path, blocks: int, transfers: int) -> ChainHead:
         return chain.head
 
 
+class Limited:
+    """What a node's limits have cost its peers."""
+
+    def __init__(self, node: P2PNode) -> None:
+        self._node = node
+        self._gone = 0
+        node.on_peer_disconnected.append(self._left)
+
+    def _left(self, peer: Peer) -> None:
+        self._gone += self._of(peer)
+
+    @staticmethod
+    def _of(peer: Peer) -> int:
+        return peer.info.messages_refused + peer.info.busy_replies
+
+    @property
+    def total(self) -> int:
+        """Messages over a rate, requests answered BUSY, offences, peers dropped for memory."""
+        node = self._node
+        here = sum(map(self._of, node.peers.values()))
+        offences = sum(node.reputation.counts.offences.values())
+        return self._gone + here + offences + node.budget.dropped
+
+
 async def serve(directory: Path, genesis: Path) -> None:
     """Serve a chain until stdin ends."""
     with StateDB(directory, map_size=MAP_SIZE) as state_db:
         node = P2PNode(config=settings(256))
         node.attach_chain(BlockValidator(state_db, ChainConfig.load(genesis)).chain)
+        limited = Limited(node)
         async with node:
             before = sync_profile.thread_seconds()
             say(port=node.listen_port)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-            say(threads=sync_profile.thread_seconds(before))
+            say(threads=sync_profile.thread_seconds(before), limited=limited.total)
 
 
 def anonymous_memory() -> int:
@@ -110,6 +137,7 @@ async def sync(arguments: argparse.Namespace) -> None:
     with StateDB(arguments.sync, map_size=MAP_SIZE) as state_db:
         node = P2PNode(config=settings(arguments.batch))
         manager = SyncManager(node, BlockValidator(state_db, config))
+        limited = Limited(node)
         chain = manager.chain
         loop = asyncio.get_running_loop()
         probe = sync_profile.Probe() if arguments.profile else None
@@ -145,6 +173,7 @@ async def sync(arguments: argparse.Namespace) -> None:
                 hash=chain.head.hash.hex(),
                 state_root=chain.head.state_root.hex(),
                 profile=probe and probe.found(),
+                limited=limited.total,
             )
 
 
@@ -287,7 +316,8 @@ def main() -> None:
             f"in {time.perf_counter() - began:.1f} s",
             flush=True,
         )
-        with servers(directory, arguments.peers) as ports:
+        ends: list[dict[str, Any]] = []
+        with servers(directory, arguments.peers, ends) as ports:
             *_, last = run_once(directory, ports, "--batch", arguments.batch)
             results = {"one run": last}
             if arguments.kills:
@@ -308,6 +338,10 @@ def main() -> None:
         if found != (head.height, head.hash.hex(), head.state_root.hex()):
             raise SystemExit(f"{title}: the synced chain is another one")
     print("head and state root agree")
+    limited = sum(said["limited"] for said in (*results.values(), *ends))
+    if limited:
+        raise SystemExit(f"an honest sync met limits {limited} times")
+    print("nothing met a limit")
     return None
 
 

@@ -200,6 +200,7 @@ class Peer:
             requests_in_flight=self._requests.in_flight,
             requests_timed_out=self._requests.timeouts,
             messages_refused=self._rates.refused,
+            busy_replies=self._serving.busy_replies,
             bytes_held=self._account.held,
         )
 

@@ -34,5 +34,7 @@ class PeerInfo:
     requests_timed_out: int
     messages_refused: int
     """Of its messages, over a rate: discarded, or answered BUSY."""
+    busy_replies: int
+    """Of its requests, answered BUSY for whatever reason."""
     bytes_held: int
     """Of the byte budget."""

@@ -37,6 +37,7 @@ class OurEnd(End):
             max_peers=max_peers,
             max_inbound=max_peers,
             ping_interval=heartbeat,
+            rate_limits=1e6,  # it measures how fast a node is, not how fast a peer may be
         )
         self._nodes: list[P2PNode] = []
         self._peers: list[Peer] = []  # of all nodes
