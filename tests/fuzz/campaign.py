@@ -44,7 +44,8 @@ class Figures:
 class Campaign:
     """Runs slices of fuzzing; keeps corpora, findings and figures under `work`.
 
-    `targets` says of each whether it exercises the compiled engines.
+    `targets` says of each whether it exercises the compiled engines; of one that is a program of
+    its own, None.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Campaign:
         *,
         work: Path | None,
         native: Path | None,
-        targets: dict[str, bool],
+        targets: dict[str, bool | None],
         modes: list[str],
         seconds: int,
         jobs: int,
@@ -63,8 +64,11 @@ class Campaign:
             (name, mode)
             for mode in modes
             for name, native_too in targets.items()
-            if native_too or mode == "twins"
+            if native_too or (native_too is False and mode == "twins")
         ]
+        if native is not None:  # programs of C alone, under the name of what they fuzz
+            programs = sorted((native / "programs").glob("*"))
+            self._slices += [(path.name, "c") for path in programs if path.name in targets]
         self._seconds = seconds
         self._jobs = jobs
         self._figures_file = self._work / "figures.json"
@@ -144,6 +148,9 @@ class Campaign:
 
     def _command(self, name: str, mode: str) -> tuple[list[str], dict[str, str]]:
         """The command line of a slice, and its environment."""
+        if mode == "c" and self._native is not None:
+            program = os.fspath(self._native.resolve() / "programs" / name)
+            return [program, "-max_len=2048", "-print_final_stats=1"], {**os.environ, **SANITIZERS}
         command = [sys.executable, "-m", "fuzz", "--here", "--mode", mode, name]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MODERNTENSOR_")}
         environment["PYTHONPATH"] = os.pathsep.join(map(os.fspath, (ROOT / "tests", ROOT)))

@@ -13,6 +13,7 @@ MODES: Final = ("twins", "native", "native-twins")
 engines alone, built with clang for coverage and sanitizers. native-twins: these, held to the pure
 ones."""
 
+PROGRAMS: Final = ("sha256",)  # <name>_fuzz.c, beside this file
 TIMEOUT: Final = 20  # seconds that one input may take
 MEMORY: Final = 2048  # MiB
 
@@ -31,11 +32,13 @@ def _load(name: str, native: Path | None) -> Any:
     return targets.load()[name]
 
 
-def known_targets() -> dict[str, bool]:
-    """The names of all targets, and whether each exercises the compiled engines."""
+def known_targets() -> dict[str, bool | None]:
+    """The names of all targets, and whether each exercises the compiled engines; None for those
+    that are programs of C alone."""
     from . import targets
 
-    return {name: target.native for name, target in targets.load().items()}
+    found: dict[str, bool | None] = {n: target.native for n, target in targets.load().items()}
+    return {**found, **dict.fromkeys(PROGRAMS)}
 
 
 def run_here(name: str, mode: str, native: Path | None, arguments: list[str]) -> None:
