@@ -29,6 +29,8 @@ class Channel(ABC):
 
     # The most bytes of frames that `seal` is given at a time. Larger frames come in slices.
     seal_limit: ClassVar[int] = sys.maxsize
+    # Whether what `seal` returns is memory that the next call of any channel overwrites.
+    lends: ClassVar[bool] = False
 
     def __init__(self, decoder: framing.FrameDecoder) -> None:
         self.decoder = decoder

@@ -23,6 +23,7 @@ from .pending import Pending
 from .purpose import Purpose
 from .rates import TokenBucket
 from .refusals import Refusals
+from .secure import Workspace
 
 __all__ = ["Gate"]
 
@@ -55,6 +56,7 @@ class Gate:
         self.config: NodeConfig = host.config
         self.identity = host.identity
         self.read_buffer = new_read_buffer()
+        self.workspace = Workspace()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}
         self._pending = Pending(PENDING_HANDSHAKES)
@@ -233,7 +235,8 @@ class Gate:
         if peer is None:
             self._failed(handshake)
         elif peer.closed:
-            handshake.error = ConnectError(f"{peer.drop_reason} (code {peer.drop_code})")
+            text = f"{peer.drop_reason} (code {peer.drop_code})"
+            handshake.error = ConnectError(text, retry_after=peer.drop_retry_after)
         else:
             self._node.peer_ready(peer)
         handshake.settled.set()

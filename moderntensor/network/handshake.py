@@ -33,7 +33,7 @@ from .offences import Offence
 from .peer import Peer
 from .protocol import PROTOCOL_VERSION
 from .purpose import Purpose
-from .secure import SecureChannel, looks_like
+from .secure import SecureChannel, Workspace, looks_like
 
 __all__ = ["Handshake", "HandshakeHost", "check_hello"]
 
@@ -91,6 +91,8 @@ class HandshakeHost(Protocol):
     runtime: Runtime
     read_buffer: memoryview
     """Where all its sockets read to."""
+    workspace: Workspace
+    """What its encrypted connections share besides."""
     identity: NodeIdentity | None
     """Its key; None only where `config.transport` is plaintext."""
 
@@ -167,6 +169,7 @@ class Handshake:
             initiator=self.outbound,
             entropy=host.runtime.entropy,
             shared=host.read_buffer,
+            workspace=host.workspace,
             expected_id=self.expected_id,
         )
 

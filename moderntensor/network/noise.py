@@ -43,24 +43,40 @@ class CipherState:
     def encrypt(self, data: bytes | memoryview, associated: bytes) -> bytes:
         """The ciphertext of `data` and its tag, 16 bytes more. Raises `SecureChannelError` when
         the nonces are used up."""
-        nonce = self.nonce
-        if nonce == _LAST_NONCE:
-            raise SecureChannelError("no nonce is left")
-        self.nonce = nonce + 1
-        return self._aead.encrypt(_NONCE.pack(nonce), data, associated)
+        return self._aead.encrypt(_NONCE.pack(self._take_nonce()), data, associated)
 
     def decrypt(self, data: bytes | memoryview, associated: bytes | memoryview) -> bytes:
         """What `encrypt` was given. Raises `SecureChannelError` if anyone else made `data`, or if
         it does not come in its turn; the state is then as before."""
+        nonce = self._take_nonce()
+        try:
+            return self._aead.decrypt(_NONCE.pack(nonce), data, associated)
+        except InvalidTag:
+            self.nonce = nonce
+            raise SecureChannelError("authentication failed") from None
+
+    def encrypt_into(
+        self, data: bytes | memoryview, associated: bytes | memoryview, out: memoryview
+    ) -> None:
+        """As `encrypt`, into `out`, which is 16 bytes longer than `data`."""
+        self._aead.encrypt_into(_NONCE.pack(self._take_nonce()), data, associated, out)
+
+    def decrypt_into(self, data: memoryview, associated: memoryview, out: memoryview) -> None:
+        """As `decrypt`, into `out`, which is 16 bytes shorter than `data` and must not be looked
+        at after an error."""
+        nonce = self._take_nonce()
+        try:
+            self._aead.decrypt_into(_NONCE.pack(nonce), data, associated, out)
+        except InvalidTag:
+            self.nonce = nonce
+            raise SecureChannelError("authentication failed") from None
+
+    def _take_nonce(self) -> int:
         nonce = self.nonce
         if nonce == _LAST_NONCE:
             raise SecureChannelError("no nonce is left")
-        try:
-            plain = self._aead.decrypt(_NONCE.pack(nonce), data, associated)
-        except InvalidTag:
-            raise SecureChannelError("authentication failed") from None
         self.nonce = nonce + 1
-        return plain
+        return nonce
 
     def rekey(self) -> None:
         """Noise's REKEY: a key from which the old one cannot be found. The nonce goes on."""

@@ -13,7 +13,7 @@ from .identity import NodeIdentity
 from .noise import KEY_SIZE, TAG_SIZE, CipherState, XXHandshake
 from .protocol import DisconnectCode
 
-__all__ = ["PROLOGUE", "RECORD_MAX", "REKEY_INTERVAL", "SecureChannel", "looks_like"]
+__all__ = ["PROLOGUE", "RECORD_MAX", "REKEY_INTERVAL", "SecureChannel", "Workspace", "looks_like"]
 
 PROLOGUE: Final = b"moderntensor/1"
 RECORD_MAX: Final = 256 * 1024  # plaintext bytes of a record: the protocol, section 4
@@ -27,6 +27,7 @@ _HANDSHAKE: Final = (
 )
 _PREFIX: Final = Struct(">H")  # before a handshake message
 _LENGTH: Final = Struct(">I")  # before a record: its ciphertext and tag
+_FEW: Final = 16  # so many parts are put together in place, more by `join`
 _FIELD_PRIME: Final = 2**255 - 19
 
 # The first two bytes of what comes by mistake.
@@ -45,6 +46,16 @@ def looks_like(first: bytes | bytearray) -> str | None:
     return _STRANGERS.get(bytes(first[:2]))
 
 
+class Workspace:
+    """Memory for one record on its way in or out, that all channels of one loop can share."""
+
+    __slots__ = ("gathered", "made")
+
+    def __init__(self) -> None:
+        self.gathered = memoryview(bytearray(RECORD_MAX))
+        self.made = memoryview(bytearray(_LENGTH.size + RECORD_MAX + TAG_SIZE))
+
+
 class SecureChannel(Channel):
     """Frames in records that nobody on the way can read, change, drop from the middle or repeat.
 
@@ -53,6 +64,7 @@ class SecureChannel(Channel):
     """
 
     seal_limit: ClassVar[int] = RECORD_MAX
+    lends: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -62,16 +74,18 @@ class SecureChannel(Channel):
         initiator: bool,
         entropy: Callable[[int], bytes],
         shared: memoryview,
+        workspace: Workspace,
         expected_id: bytes | None = None,
         rekey_interval: int = REKEY_INTERVAL,
     ) -> None:
-        """`shared` is where all channels of the loop read to, `expected_id` the only key that the
-        other side may have. The `initiator` is who dialled."""
+        """`shared` is where all channels of the loop read to, `workspace` theirs as well;
+        `expected_id` is the only key that the other side may have. The `initiator` dialled."""
         super().__init__(decoder)
         self._identity = identity
         self._initiator = initiator
         self._expected_id = expected_id
         self._shared = shared
+        self._workspace = workspace
         self._rekey_interval = rekey_interval
         self._noise: XXHandshake | None = XXHandshake(
             identity.key, initiator=initiator, entropy=entropy, prologue=PROLOGUE
@@ -211,8 +225,9 @@ class SecureChannel(Channel):
         self._held += view[at:]
         return frames
 
-    def _open(self, view: memoryview, at: int) -> tuple[bytes | None, int]:
-        """The record that ends at or behind `at`, None if it is not complete, and its end."""
+    def _open(self, view: memoryview, at: int) -> tuple[memoryview | None, int]:
+        """What is in the record that ends at or behind `at`, until the next one is opened or
+        sealed; None if it is not complete. And where it ends."""
         held, start = self._held, at
         if held:
             at = self._hold(view, at, _LENGTH.size)
@@ -229,7 +244,9 @@ class SecureChannel(Channel):
                 return None, len(view)
             body = at = at + _LENGTH.size + _record_length(view, at)
         head = start + _LENGTH.size
-        return self._turn(self._receiving).decrypt(view[head:body], view[start:head]), at
+        plain = self._workspace.made[: body - head - TAG_SIZE]
+        self._turn(self._receiving).decrypt_into(view[head:body], view[start:head], plain)
+        return plain, at
 
     def _hold(self, view: memoryview, at: int, size: int) -> int:
         """Hold `size` bytes of a record, as far as they are there; where what was taken ends."""
@@ -237,11 +254,27 @@ class SecureChannel(Channel):
         self._held += view[at:end]
         return end
 
-    def seal(self, parts: Sequence[bytes | memoryview]) -> Sequence[bytes]:
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        length = _LENGTH.pack(len(data) + TAG_SIZE)
-        sealed = self._turn(self._sending).encrypt(data, length)
-        return (length + sealed,) if len(sealed) < LARGE else (length, sealed)
+    def seal(self, parts: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
+        data = self._joined(parts)
+        size = len(data) + TAG_SIZE
+        length, cipher = _LENGTH.pack(size), self._turn(self._sending)
+        if size < LARGE:
+            return (length + cipher.encrypt(data, length),)
+        record = self._workspace.made[: _LENGTH.size + size]
+        record[: _LENGTH.size] = length
+        cipher.encrypt_into(data, length, record[_LENGTH.size :])
+        return (record,)
+
+    def _joined(self, parts: Sequence[bytes | memoryview]) -> bytes | memoryview:
+        if len(parts) == 1:
+            return parts[0]
+        if len(parts) > _FEW:
+            return b"".join(parts)
+        gathered, at = self._workspace.gathered, 0
+        for part in parts:
+            gathered[at : at + len(part)] = part
+            at += len(part)
+        return gathered[:at]
 
     def _turn(self, cipher: CipherState) -> CipherState:
         """The cipher for the next record of its direction, with a new key where one is due."""

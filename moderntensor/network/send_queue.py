@@ -89,6 +89,7 @@ class SendQueue:
         # What the socket did not take of the first write of all.
         self._sealed: list[bytes | memoryview] = []
         self._sealed_size = 0
+        self._lent = False  # `_sealed` must be copied before anything else is sealed
         self._flush_handle: asyncio.Handle | None = None
         self._full = False
         self._closed = False
@@ -257,6 +258,7 @@ class SendQueue:
                 self.frames_sent += frames
                 self.writes += 1
                 self._seal(self._channel.seal(parts))
+                self._lent = self._channel.lends
             self._write_sealed(transport)
 
     def _seal(self, buffers: Sequence[bytes | memoryview]) -> None:
@@ -275,6 +277,9 @@ class SendQueue:
                 taken = 0
             self._drop(taken)
         if self._sealed:
+            if self._lent:
+                self._sealed = [b"".join(self._sealed)]
+                self._lent = False
             piece = self._sealed[0]
             if self._socket is not None and not self._closed:
                 piece = memoryview(piece)[:LARGE]

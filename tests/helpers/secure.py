@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from moderntensor.backend import framing
+from moderntensor.network.channel import new_read_buffer
 from moderntensor.network.identity import NodeIdentity
 from moderntensor.network.noise import XXHandshake
-from moderntensor.network.secure import PROLOGUE, SecureChannel
+from moderntensor.network.secure import PROLOGUE, SecureChannel, Workspace
 
 CAPS = {1: 1000, 2: 10 << 20}
 DIALLER, LISTENER = NodeIdentity(b"\x01" * 32), NodeIdentity(b"\x02" * 32)
@@ -37,7 +38,8 @@ class End:
             identity or (DIALLER if initiator else LISTENER),
             initiator=initiator,
             entropy=entropy_of(DIALLER_EPHEMERAL if initiator else LISTENER_EPHEMERAL),
-            shared=memoryview(bytearray(framing.DEFAULT_BUFFER_SIZE)),
+            shared=new_read_buffer(),
+            workspace=Workspace(),
             **options,
         )
         self.written: list[bytes] = []

@@ -6,7 +6,7 @@ from moderntensor.backend import framing
 from moderntensor.network.channel import new_read_buffer
 from moderntensor.network.connection import Connection
 from moderntensor.network.identity import NodeIdentity
-from moderntensor.network.secure import SecureChannel
+from moderntensor.network.secure import SecureChannel, Workspace
 from moderntensor.runtime import Runtime
 
 from . import ours
@@ -23,6 +23,7 @@ def _connection(tally: Tally | None, *, dialling: bool) -> Connection:
             initiator=dialling,
             entropy=runtime.entropy,
             shared=new_read_buffer(),
+            workspace=Workspace(),
         )
 
     return ours.connection(tally, channel)
