@@ -1,0 +1,203 @@
+"""Announcers who do not deliver: they delay nothing for long, and it is held against them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from helpers.news import START, alone, block_at, chain_of, compact, next_message, pool_of, transfer
+from helpers.rawpeer import RawPeer, until
+
+from moderntensor.network import gossip_completion, gossip_fetch
+from moderntensor.network.messages import (
+    BlocksMessage,
+    DisconnectCode,
+    GetBlocksMessage,
+    GetTransactionsMessage,
+    NewBlockHashesMessage,
+    NewTransactionMessage,
+    PingMessage,
+    PongMessage,
+    Status,
+    TransactionsMessage,
+)
+from moderntensor.network.offences import Offence
+from moderntensor.network.p2p import P2PNode
+from moderntensor.network.protocol import MAX_TRANSACTIONS_ASKED
+
+
+@asynccontextmanager
+async def two() -> AsyncIterator[tuple[P2PNode, RawPeer, RawPeer]]:
+    """A node and two bare sockets."""
+    async with alone() as (node, first), await RawPeer.meet(node, node_id=b"o" * 32) as second:
+        await until(lambda: len(node.peers) == 2)
+        yield node, first, second
+
+
+async def heard(raw: RawPeer) -> None:
+    """What `raw` has sent so far was handled."""
+    raw.send(PingMessage(nonce=3))
+    assert (await next_message(raw, PongMessage)).nonce == 3
+
+
+# --- transactions ------------------------------------------------------------------------------
+
+
+async def test_a_silent_announcer_does_not_delay_a_transaction_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert gossip_fetch.TRANSACTION_FETCH_TIMEOUT <= 5.0
+    monkeypatch.setattr(gossip_fetch, "TRANSACTION_FETCH_TIMEOUT", 0.6)
+    async with two() as (node, silent, second):
+        tx, more = transfer(), transfer(1)
+        silent.send(NewTransactionMessage(announced=(tx.hash,)))
+        await next_message(silent, GetTransactionsMessage)
+        second.send(NewTransactionMessage(announced=(tx.hash, more.hash)))
+        request = await next_message(second, GetTransactionsMessage)
+        assert request.hashes == (more.hash,)  # one announcer at a time
+        second.send(
+            TransactionsMessage(request_id=request.request_id, transactions=(more.encode(),))
+        )
+        request = await next_message(second, GetTransactionsMessage)
+        assert request.hashes == (tx.hash,)
+        second.send(TransactionsMessage(request_id=request.request_id, transactions=(tx.encode(),)))
+        await until(lambda: len(pool_of(node)) == 2)
+        assert node.reputation.counts.offences == {Offence.UNDELIVERED: 1}
+        assert not node.gossip.transactions.fetcher.wanted
+        assert all(peer.wanted_from == 0 for peer in node.table)
+        peer = node.peers[second.address]
+        assert peer.last_transaction_at is not None
+        assert node.peers[silent.address].last_transaction_at is None
+
+
+async def test_a_slow_line_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gossip_fetch, "TRANSACTION_FETCH_TIMEOUT", 0.4)
+    async with alone() as (node, raw):
+        tx = transfer()
+        raw.send(NewTransactionMessage(announced=(tx.hash,)))
+        await next_message(raw, GetTransactionsMessage)
+        raw.write((2 * 1024 * 1024).to_bytes(4, "big") + b"\x24" + bytes(100_000))  # half a reply
+        await until(lambda: not node.gossip.transactions.fetcher.wanted)
+        assert not node.reputation.counts.offences
+
+
+async def test_a_busy_announcer_is_asked_again() -> None:
+    async with alone() as (node, raw):
+        tx = transfer()
+        raw.send(NewTransactionMessage(announced=(tx.hash,)))
+        request = await next_message(raw, GetTransactionsMessage)
+        raw.send(
+            TransactionsMessage(request_id=request.request_id, status=Status.BUSY, retry_ms=10)
+        )
+        request = await next_message(raw, GetTransactionsMessage)
+        raw.send(TransactionsMessage(request_id=request.request_id, transactions=(tx.encode(),)))
+        await until(lambda: tx.hash in pool_of(node))
+        assert not node.reputation.counts.offences
+
+
+async def test_what_is_announced_piece_by_piece_is_asked_for_together() -> None:
+    async with alone() as (node, raw):
+        hashes = [number.to_bytes(32, "big") for number in range(MAX_TRANSACTIONS_ASKED)]
+        for tx_hash in hashes:
+            raw.send(NewTransactionMessage(announced=(tx_hash,)))
+        asked: list[bytes] = []
+        requests = 0
+        while len(asked) < len(hashes):
+            request = await next_message(raw, GetTransactionsMessage)
+            asked += request.hashes
+            requests += 1
+            await until(lambda: len(node.peers[raw.address].known_transactions) == len(hashes))
+            raw.send(TransactionsMessage(request_id=request.request_id, status=Status.NOT_FOUND))
+        assert sorted(asked) == hashes
+        assert requests <= 4
+        await until(lambda: not node.gossip.transactions.fetcher.wanted)
+
+
+# --- blocks ------------------------------------------------------------------------------------
+
+
+async def test_who_announces_second_is_asked_as_well_when_the_first_stalls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert gossip_completion.BLOCK_STALL_TIME <= 1.0
+    monkeypatch.setattr(gossip_completion, "BLOCK_STALL_TIME", 0.1)
+    monkeypatch.setattr(gossip_completion, "BLOCK_FETCH_TIMEOUT", 60.0)
+    async with two() as (node, staller, second):
+        block = block_at(START + 1, 2)
+        staller.send(compact(block))
+        await next_message(staller, GetTransactionsMessage)
+        second.send(compact(block))
+        request = await next_message(second, GetTransactionsMessage)
+        txs = tuple(tx.encode() for tx in block.transactions)
+        second.send(TransactionsMessage(request_id=request.request_id, transactions=txs))
+        await until(lambda: chain_of(node).head.hash == block.hash)
+        assert node.peers[second.address].last_block_at is not None
+        assert node.peers[staller.address].last_block_at is None
+        await until(lambda: not node.gossip.blocks._waiting)
+        assert node.gossip.blocks.held == 0
+
+
+async def test_who_announces_a_block_and_is_silent_is_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_completion, "BLOCK_FETCH_TIMEOUT", 0.1)
+    async with alone() as (node, raw):
+        block = block_at(START + 1)
+        raw.send(NewBlockHashesMessage(hashes=((block.hash, block.height),)))
+        await next_message(raw, GetBlocksMessage)
+        await until(lambda: node.reputation.counts.offences == {Offence.UNDELIVERED: 1})
+        await until(lambda: not node.gossip.blocks._waiting)
+
+
+@pytest.mark.parametrize("way", ["ids", "whole"])
+async def test_false_transactions_convict_who_named_them_and_nobody_else(way: str) -> None:
+    async with two() as (node, liar, honest):
+        block = block_at(START + 1, 2)
+        other = transfer(5)
+        for tx in (*block.transactions, other):
+            pool_of(node).add(tx)
+        if way == "ids":
+            ids = (block.transactions[0].hash, other.hash)
+            liar.send(compact(block).replace(transaction_ids=ids))
+        else:
+            liar.send(NewBlockHashesMessage(hashes=((block.hash, block.height),)))
+            request = await next_message(liar, GetBlocksMessage)
+            false = block.replace(transactions=(other,))
+            liar.send(BlocksMessage(request_id=request.request_id, blocks=(false.encode(),)))
+        assert await liar.read_goodbye() == DisconnectCode.BAD_BLOCK
+        assert node.reputation.counts.offences == {Offence.BAD_BODY: 1}
+        # The header is as good as before.
+        assert not chain_of(node).is_invalid(block.hash)
+        honest.send(compact(block))
+        await until(lambda: chain_of(node).head.hash == block.hash)
+
+
+async def test_what_many_blocks_hold_is_bounded() -> None:
+    async with alone() as (node, raw):
+        node.gossip.blocks._most = 3_000
+        block = block_at(START + 1, 4)
+        raw.send(compact(block))
+        request = await next_message(raw, GetTransactionsMessage)
+        txs = tuple(tx.encode() for tx in block.transactions)
+        raw.send(TransactionsMessage(request_id=request.request_id, transactions=txs))
+        await until(lambda: not node.gossip.blocks._waiting)
+        assert node.gossip.blocks.held == 0
+        assert chain_of(node).head.height == START
+        assert node.peers[raw.address].best_hash == block.hash  # the sync will get it
+        assert not node.reputation.counts.offences
+
+
+async def test_a_block_waits_for_the_one_below_it() -> None:
+    async with two() as (node, first, second):
+        below, above = block_at(START + 1, 1), block_at(START + 2, 1)
+        first.send(compact(below))
+        lower = await next_message(first, GetTransactionsMessage)
+        second.send(compact(above))
+        upper = await next_message(second, GetTransactionsMessage)
+        for raw, request, block in ((second, upper, above), (first, lower, below)):
+            txs = tuple(tx.encode() for tx in block.transactions)
+            raw.send(TransactionsMessage(request_id=request.request_id, transactions=txs))
+            await heard(raw)
+        await until(lambda: chain_of(node).head.hash == above.hash)
+        assert not node.reputation.counts.offences
