@@ -214,6 +214,12 @@ def test_frames_span_records_and_records_hold_many() -> None:
     assert len(sealed) == len(stream) + 6 * (4 + 16)
 
 
+def test_two_of_the_longest_that_we_send_fill_one_read() -> None:
+    dialler, _ = connected()
+    limit = dialler.channel.seal_limit
+    assert 2 * len(dialler.seal(bytes(limit))) == framing.DEFAULT_BUFFER_SIZE
+
+
 def test_what_a_record_says_is_its_length_alone() -> None:
     dialler, _ = connected()
     first, second = dialler.send(1, b"same"), dialler.send(1, b"same")
@@ -288,14 +294,15 @@ def test_a_length_that_no_record_has_is_refused_before_anything_is_held(length: 
 def test_the_longest_and_the_shortest_record() -> None:
     dialler, listener = connected()
     frame = encode(2, bytes(RECORD_MAX - 5))
-    assert dialler.channel.seal_limit == RECORD_MAX == len(frame)
-    sealed = dialler.seal(frame)
+    length = (RECORD_MAX + 16).to_bytes(4, "big")
+    sealed = length + dialler.channel._sending.encrypt(frame, length)
     assert sealed[:4] == (RECORD_MAX + 16).to_bytes(4, "big")
     listener.receive(sealed)
-    for at in range(len(frame)):
-        if at < 10:
-            listener.receive(dialler.seal(frame[at : at + 1]))
-    listener.receive(dialler.seal(frame[10:]))
+    for at in range(10):
+        listener.receive(dialler.seal(frame[at : at + 1]))
+    listener.receive(
+        dialler.seal(frame[10 : RECORD_MAX // 2]) + dialler.seal(frame[RECORD_MAX // 2 :])
+    )
     assert listener.frames == [(2, bytes(RECORD_MAX - 5))] * 2
 
 
