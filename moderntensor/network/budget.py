@@ -24,8 +24,8 @@ __all__ = ["Account", "BudgetReport", "ByteBudget", "Holder", "Kind", "caps_of"]
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
-# What a peer may hold at least: the largest reply half read (4 MiB), its inbox and some replies.
-SHARE_LEAST: Final = 8 * _MIB
+# What a peer may hold at least of what goes away by itself: the largest reply, and some messages.
+SHARE_LEAST: Final = 6 * _MIB
 # Memory of a connected peer that does nothing, its two sets of known hashes apart: measured, 31 KiB
 # with a transport and a secure channel.
 PEER_BASE: Final = 32 * _KIB

@@ -49,8 +49,6 @@ class Inbox(Generic[P]):
     def put(self, handlers: tuple[Handler[P], ...], message: Message, size: int) -> None:
         """Queue `message` (`size` bytes of memory, roughly) for its handlers."""
         messages = self._messages
-        if self._finished:
-            return
         if len(messages) >= INBOX_MESSAGES or self.bytes > INBOX_BYTES:
             if not self._reading.pause(Why.INBOX):
                 self.discarded += 1
