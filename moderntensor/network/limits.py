@@ -169,7 +169,7 @@ DROP_LOGS_BURST = 50.0
 
 # --- addresses -----------------------------------------------------------------------------
 # The address book: places for 16,384 addresses that were told and 4,096 that were reached, as in
-# CometBFT (Bitcoin Core: 65,536 and 16,384). An entry takes about 650 bytes, a full book 11 MB.
+# CometBFT (Bitcoin Core: 65,536 and 16,384). An entry takes about 550 bytes, a full book 11 MB.
 ADDRESS_BUCKET_SIZE = 64  # slots; Bitcoin Core and CometBFT
 NEW_BUCKETS = 256  # CometBFT's newBucketCount
 TRIED_BUCKETS = 64  # CometBFT's oldBucketCount
@@ -194,7 +194,7 @@ ADDRESS_PENALTY = 2 * 3600
 ADDRESSES_PER_SECOND = 0.1
 ADDRESSES_BURST = 1000.0
 ADDRESS_SOURCES = 1024  # groups whose rate is remembered, about 400 bytes each
-ADDRESS_DRAWS = 512  # entries that are looked at for one choice of whom to dial
+ADDRESS_DRAWS = 256  # entries that are looked at for one choice of whom to dial
 ADDRESS_ALIASES = 256  # where names of bootstrap nodes have led
 OWN_ADDRESSES = 64  # that turned out to be ourselves
 # What is told of the addresses that we met: this part of them, as Bitcoin Core's
