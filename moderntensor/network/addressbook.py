@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from ..config import NodeConfig
 from ..errors import StorageError
@@ -15,6 +17,7 @@ from .addressbook_entry import KnownAddress
 from .addressbook_file import (
     ADDRESS_FILE,
     ADDRESS_FILE_CAP,
+    MAX_TRIED,
     SavedAddress,
     decode_book,
     encode_book,
@@ -32,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _JITTER = 0.25  # of a delay, so that nodes that fell together do not dial together
 _KEY_SIZE = 32
+_SAVED_FIELDS = attrgetter(*SavedAddress._fields)
 
 Wanted = Callable[[KnownAddress], bool]
 
@@ -97,6 +101,9 @@ class AddressBook:
         """An address of our own choice (a host name is fine), where the node of this id is
         expected, if one is given."""
         host = canonical(host) or host
+        known = self._places.entries.get((host, port))
+        if known is not None:
+            self._forget(known)
         entry = self._bootstrap.setdefault((host, port), KnownAddress(host, port, bootstrap=True))
         entry.expected_id = node_id
         return entry
@@ -328,13 +335,12 @@ class AddressBook:
         if self._path is None or not self._changed:
             return
         self._changed = False
-        saved = [
-            SavedAddress(
-                *(e.host, e.port, e.node_id, e.last_seen, e.last_success),
-                *(e.failures, e.met, e.sources),
-            )
-            for e in self._places.entries.values()
-        ]
+        entries = list(self._places.entries.values())
+        if len(self._places.tried) + len(self._bootstrap) <= MAX_TRIED:
+            # Those that were reached stay known when they are no longer configured.
+            entries += [e for e in self._bootstrap.values() if e.last_success and canonical(e.host)]
+        # On the loop only what must be: the file is made of these on a thread.
+        saved = list(map(_SAVED_FIELDS, entries))
         try:
             await self._runtime.run(self._write, self._path, self._places.key, saved)
         except StorageError as error:
@@ -342,8 +348,8 @@ class AddressBook:
             logger.warning("the address book was not saved: %s", error)
 
     @staticmethod
-    def _write(path: Path, key: bytes, saved: list[SavedAddress]) -> None:
-        state_file.write_atomically(path, encode_book(key, saved))
+    def _write(path: Path, key: bytes, saved: list[tuple[Any, ...]]) -> None:
+        state_file.write_atomically(path, encode_book(key, map(SavedAddress._make, saved)))
 
     async def keep(self) -> None:
         """Save every quarter of an hour, until cancelled."""

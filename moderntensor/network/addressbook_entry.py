@@ -25,7 +25,7 @@ class KnownAddress:
     """One place to dial. `last_seen` and `last_success` are Unix seconds (0: unknown, never),
     other times are of the loop's clock.
 
-    About 450 bytes in a book, everything that leads to it counted.
+    About 550 bytes in a book, everything that leads to it counted.
     """
 
     host: str

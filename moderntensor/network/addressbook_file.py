@@ -25,21 +25,28 @@ from .limits import (
     TRIED_BUCKETS,
 )
 
-__all__ = ["ADDRESS_FILE", "ADDRESS_FILE_CAP", "SavedAddress", "decode_book", "encode_book"]
+__all__ = [
+    "ADDRESS_FILE",
+    "ADDRESS_FILE_CAP",
+    "MAX_TRIED",
+    "SavedAddress",
+    "decode_book",
+    "encode_book",
+]
 
 ADDRESS_FILE: Final = "addresses.jsonl"
+MAX_TRIED: Final = TRIED_BUCKETS * ADDRESS_BUCKET_SIZE
 
 _FORMAT = "moderntensor addresses"
 _VERSION = 1
 _KEY_SIZE = 32
-_MAX_TRIED = TRIED_BUCKETS * ADDRESS_BUCKET_SIZE
 _MAX_NEW = NEW_BUCKETS * ADDRESS_BUCKET_SIZE
 _MAX_LINE = 512  # the longest is 4 sources of 39 characters, an address, an id, numbers: 350
 _MAX_TIME = 2**63 - 1
 _MAX_FAILURES = 2**31 - 1
 _MAX_SOURCE = 64  # characters; the longest group is an IPv6 address with its port, 47
 
-ADDRESS_FILE_CAP: Final = (_MAX_NEW + _MAX_TRIED + 1) * _MAX_LINE
+ADDRESS_FILE_CAP: Final = (_MAX_NEW + MAX_TRIED + 1) * _MAX_LINE
 """The most bytes of the file: 10 MiB."""
 
 
@@ -92,7 +99,7 @@ def decode_book(data: bytes) -> tuple[bytes, list[SavedAddress]]:
                 tried += not address.sources
                 if len(keys) < len(found):
                     raise ValueError("the address is there already")
-                if tried > _MAX_TRIED or len(found) - tried > _MAX_NEW:
+                if tried > MAX_TRIED or len(found) - tried > _MAX_NEW:
                     raise ValueError("too many addresses")
         except (ValueError, RecursionError) as error:
             raise StorageError(f"address book, line {number}: {error}") from error
@@ -113,7 +120,7 @@ def _head(value: object) -> tuple[bytes, int]:
     key = _hex(value["key"], _KEY_SIZE)
     if key is None:
         raise ValueError("it has no key")
-    return key, _integer(value["addresses"], 0, _MAX_NEW + _MAX_TRIED)
+    return key, _integer(value["addresses"], 0, _MAX_NEW + MAX_TRIED)
 
 
 def _address(value: object) -> SavedAddress:

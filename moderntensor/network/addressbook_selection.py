@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..config import NodeConfig
 from ..runtime import Runtime
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answers", "Groups", "choose", "draw"]
 
+T = TypeVar("T")
+
+_SPARE = 4
 _PATIENCE = 1.2  # by which each refused draw raises the chance of the next: Bitcoin Core
 
 
@@ -104,15 +107,16 @@ class Answers:
         until, number, told = self._told.get(kind, (now, 0, []))
         # A young book doubles soon: what it told first is not all that it ever tells.
         if now >= until or len(met) >= 2 * number:
-            usable = [e for e in met.values() if may_learn(e.host, asker)]
-            share = max(ADDRESS_SHARE_MIN, int(ADDRESS_SHARE * len(usable)))
-            told = self._pick([_record(entry) for entry in usable], min(share, MAX_PEERS))
+            share = min(max(ADDRESS_SHARE_MIN, int(ADDRESS_SHARE * len(met))), MAX_PEERS)
+            # A few times as many as are needed, should some be of no use to the asker.
+            some = self._pick(list(met.values()), _SPARE * share)
+            told = [_record(e) for e in some if may_learn(e.host, asker)][:share]
             if len(met) > ADDRESS_SHARE_MIN:
                 self._told[kind] = (now + ADDRESS_ANSWER_TIME, len(met), told)
         return self._pick(told, count)
 
-    def _pick(self, records: list[PeerRecord], count: int) -> list[PeerRecord]:
-        return self._runtime.random.sample(records, min(count, len(records)))
+    def _pick(self, items: list[T], count: int) -> list[T]:
+        return self._runtime.random.sample(items, min(count, len(items)))
 
 
 def _record(entry: KnownAddress) -> PeerRecord:

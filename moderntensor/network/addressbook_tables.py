@@ -72,12 +72,13 @@ class Table:
         numbers = list(self._buckets)
         opened: dict[int, list[KnownAddress]] = {}
         while numbers:
-            chosen = random.randrange(len(numbers))
+            bits = random.getrandbits(64)  # one call for both choices: it asks the system
+            chosen = (bits >> 32) % len(numbers)
             number = numbers[chosen]
             left = opened.get(number)
             if left is None:
                 left = opened[number] = list(self._buckets[number].values())
-            at = random.randrange(len(left))
+            at = (bits & 0xFFFFFFFF) % len(left)
             left[at], left[-1] = left[-1], left[at]
             yield left.pop()
             if not left:

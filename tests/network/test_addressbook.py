@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import pytest
 from helpers.book import OWN_ID, SOMEONE, anyone, far, make_book, public
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -249,7 +250,7 @@ def test_own_addresses_are_bounded_and_forgotten_in_turn() -> None:
 # --- where it stands ---------------------------------------------------------------------------
 
 
-def places_of(book: AddressBook, entry: KnownAddress) -> set[int]:
+def places_of(book: AddressBook, entry: KnownAddress) -> set[tuple[int, int]]:
     """The places of an entry in both tables, found by looking at each."""
     found = set()
     for table in (book._places.new, book._places.tried):
@@ -384,16 +385,16 @@ def test_an_old_address_that_fails_makes_room() -> None:
     assert len(places_of(book, holder)) == len(places_of(book, newcomer)) == 1
 
 
-def test_who_cannot_be_tested_in_time_makes_room_but_not_who_is_connected() -> None:
-    for connected in (False, True):
-        book, clock = make_book()
-        holder, newcomer = rivals(book)
-        clock.now += ADDRESS_REPLACEMENT + 1.0
-        book.succeeded(*newcomer.key, SOMEONE, newcomer.host)
-        clock.now += ADDRESS_TEST_WINDOW + 1.0
-        book.next_feeler(clock.now, wanted=lambda e, c=connected: not c)
-        assert newcomer.tried is not connected
-        assert holder.tried is connected
+@pytest.mark.parametrize("connected", [False, True])
+def test_who_cannot_be_tested_in_time_makes_room_but_not_who_is_connected(connected: bool) -> None:
+    book, clock = make_book()
+    holder, newcomer = rivals(book)
+    clock.now += ADDRESS_REPLACEMENT + 1.0
+    book.succeeded(*newcomer.key, SOMEONE, newcomer.host)
+    clock.now += ADDRESS_TEST_WINDOW + 1.0
+    book.next_feeler(clock.now, wanted=lambda _: not connected)
+    assert newcomer.tried is not connected
+    assert holder.tried is connected
 
 
 def test_those_that_wait_for_a_test_are_bounded() -> None:

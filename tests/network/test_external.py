@@ -22,7 +22,7 @@ def external(**changes: object) -> tuple[ExternalAddress, TurnedClock]:
 def test_several_groups_must_agree() -> None:
     address, _ = external()
     for number in range(EXTERNAL_GROUPS):
-        assert address.hosts == ()
+        assert not address.hosts
         agreed = address.vote(far(number), f"::ffff:{OURS}")
         assert agreed is (number == EXTERNAL_GROUPS - 1)
     assert address.hosts == (OURS,)
@@ -33,7 +33,7 @@ def test_neither_one_liar_nor_one_group_of_them_decides() -> None:
     address, _ = external()
     for number in range(1000):
         assert not address.vote(f"20.1.{number >> 8}.{number & 255}", LIE)
-    assert address.hosts == ()
+    assert not address.hosts
     for number in range(1, 1 + EXTERNAL_GROUPS):
         address.vote(far(number), OURS)
     assert address.hosts == (OURS,)
@@ -44,7 +44,7 @@ def test_as_many_liars_as_honest_ones_leave_it_open() -> None:
     for number in range(4):
         address.vote(far(number), OURS)
         address.vote(far(number + 10), LIE)
-    assert address.hosts == ()
+    assert not address.hosts
     address.vote(far(20), OURS)
     assert address.hosts == (OURS,)
 
@@ -58,7 +58,7 @@ def test_a_group_changes_its_mind_and_votes_end() -> None:
         address.vote(far(number), OURS)
     assert address.hosts == (OURS,)
     clock.now += EXTERNAL_VOTE_TIME
-    assert address.hosts == ()
+    assert not address.hosts
 
 
 def test_both_families_are_learned_each_by_itself() -> None:
@@ -77,7 +77,7 @@ def test_what_is_no_address_of_ours_does_not_count(observed: str) -> None:
     address, _ = external()
     for number in range(9):
         assert not address.vote(far(number), observed)
-    assert address.hosts == ()
+    assert not address.hosts
 
 
 def test_local_nodes_vote_only_where_they_are_not_exempt() -> None:
