@@ -37,8 +37,8 @@ class NodeConfig:
     max_peers: int = 50  # go-ethereum's --maxpeers
     # Dialled until this many outbound peers are there: Bitcoin Core's full-relay outbound count.
     target_outbound: int = 8
-    # Of max_peers, how many may have dialled us. None: all of them in a small hand-set network
-    # (below 16), else max_peers - target_outbound, so that strangers cannot fill every slot.
+    # Of max_peers, how many may have dialled us. None: max_peers - target_outbound, at least half
+    # of max_peers, so that strangers cannot fill every slot.
     max_inbound: int | None = None
 
     # --- connecting ------------------------------------------------------------------------
@@ -152,8 +152,6 @@ class NodeConfig:
         """How many peers that dialled us are kept at most."""
         if self.max_inbound is not None:
             return min(self.max_inbound, self.max_peers)
-        if self.max_peers < 16:
-            return self.max_peers
         return self.max_peers - min(self.target_outbound, self.max_peers // 2)
 
     def replace(self, **changes: Any) -> NodeConfig:

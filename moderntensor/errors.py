@@ -154,7 +154,12 @@ class NetworkError(ModernTensorError):
 
 
 class ConnectError(NetworkError):
-    """A connection could not be made: refused, unreachable, timed out, or turned away."""
+    """A connection could not be made: refused, unreachable, timed out, or turned away, and then
+    perhaps asked to stay away for `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int = 0) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class HandshakeError(NetworkError):

@@ -42,7 +42,7 @@ def test_a_copy_with_changes_is_checked_too() -> None:
 
 @pytest.mark.parametrize(
     ("max_peers", "max_inbound", "limit"),
-    [(50, None, 42), (4, None, 4), (16, None, 8), (50, 10, 10), (5, 10, 5)],
+    [(50, None, 42), (4, None, 2), (1, None, 1), (16, None, 8), (50, 10, 10), (5, 10, 5)],
 )
 def test_strangers_cannot_take_every_slot(
     max_peers: int, max_inbound: int | None, limit: int

@@ -127,6 +127,7 @@ class Dialer:
     async def _connect(self, host: str, port: int, node_id: bytes | None, purpose: Purpose) -> Peer:
         """Of the addresses of a name the first where there is a peer for us."""
         ips = await resolve(self._host.runtime, host, port)
+        self._host.book.resolved(host, port, ips)
         errors: list[NetworkError] = []
         for ip in ips:
             try:
@@ -168,7 +169,8 @@ class Dialer:
         if isinstance(error, HandshakeError):
             raise error
         if isinstance(error, NetworkError):
-            raise ConnectError(f"{address}: {error}") from error
+            wait = error.retry_after if isinstance(error, ConnectError) else 0
+            raise ConnectError(f"{address}: {error}", retry_after=wait) from error
         raise ConnectError(f"{address}: no handshake")
 
     async def _shake_hands(self, handshake: Handshake, ip: str, port: int) -> None:

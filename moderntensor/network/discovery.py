@@ -8,14 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from ..errors import HandshakeError, NetworkError
+from ..errors import ConnectError, HandshakeError, NetworkError
 from .addressbook import KnownAddress
-from .addresses import netgroup
+from .addresses import format_address, netgroup
+from .anchors import Anchor, Anchors
 from .dialer import Dialer
 from .host import Host
-from .limits import DIAL_CONCURRENCY
-from .messages import DisconnectCode, GetPeersMessage, PeersMessage
+from .limits import DIAL_CONCURRENCY, RETRY_AFTER_MAX
+from .messages import DisconnectCode, GetPeersMessage, MessageType, PeersMessage
 from .peer import Peer
+from .rates import RATES, TokenBucket
 from .reputation import AVOIDED
 
 __all__ = ["Discovery"]
@@ -30,15 +32,18 @@ class Discovery:
     """Keeps `target_outbound` peers dialled.
 
     Bootstrap addresses are dialled even where discovery is off, and again after they were lost.
-    Peers are asked for addresses when they connect and one of them in every interval.
+    The anchors of the last run come first, each once. Peers are asked for addresses when they
+    connect and one of them in every interval.
     """
 
-    def __init__(self, host: Host, dialer: Dialer) -> None:
+    def __init__(self, host: Host, dialer: Dialer, anchors: Anchors) -> None:
         """Dials through `dialer`."""
         self._host = host
         self._dialer = dialer
+        self._anchors = anchors
         self._wake = asyncio.Event()
         self._next_ask = 0.0
+        self._asking: TokenBucket | None = None
 
     def wake(self) -> None:
         """Something changed: a peer came or went, an address was learned."""
@@ -47,6 +52,7 @@ class Discovery:
     async def run(self) -> None:
         """Dial and ask until cancelled."""
         host = self._host
+        self._dial_anchors()
         while True:
             self._wake.clear()
             now = host.runtime.loop_time()
@@ -54,7 +60,7 @@ class Discovery:
             if host.config.discovery and now >= self._next_ask:
                 self._next_ask = now + host.config.discovery_interval
                 self._ask_someone()
-            due = host.book.next_due(self._wanted())
+            due = host.book.next_due(self.wanted())
             pause = self._next_ask - now if host.config.discovery else 3600.0
             if due is not None and self._missing() > 0:
                 # Due ones that were not dialled wait for a free place or another netgroup.
@@ -68,8 +74,8 @@ class Discovery:
         host = self._host
         if not peer.outbound and peer.listen_port:
             host.book.met(peer.host_address, peer.listen_port, peer.node_id)
-        if host.config.discovery and len(host.book) < _ENOUGH_ADDRESSES:
-            host.tasks.start(self._ask(peer), f"asking {peer.address} for peers")
+        if host.config.discovery:
+            self._start_asking(peer)
         self.wake()
 
     # --- dialling --------------------------------------------------------------------------
@@ -79,7 +85,7 @@ class Discovery:
         room = host.config.max_peers - len(host.table)
         return min(host.config.target_outbound - host.table.outbound, room) - len(self._dialer)
 
-    def _wanted(self) -> Callable[[KnownAddress], bool]:
+    def wanted(self) -> Callable[[KnownAddress], bool]:
         """Which addresses lead to nobody who is connected or being dialled."""
         host = self._host
         ids = host.table.by_id
@@ -90,11 +96,25 @@ class Discovery:
             return (
                 (entry.bootstrap or host.config.discovery)
                 and (entry.host, entry.port) not in self._dialer
-                and (entry.node_id is None or entry.node_id not in ids)
+                and (entry.expected_id or entry.node_id) not in ids
                 and entry.address not in taken
             )
 
         return wanted
+
+    def _dial_anchors(self) -> None:
+        host = self._host
+        for anchor in list(self._anchors)[: max(self._missing(), 0)]:
+            if not host.reputation.refused(anchor.host, anchor.port, anchor.node_id):
+                address = format_address(anchor.host, anchor.port)
+                host.book.postpone(anchor.host, anchor.port, host.config.connect_timeout)
+                host.tasks.start(self._return_to(anchor), f"returning to {address}")
+
+    async def _return_to(self, anchor: Anchor) -> None:
+        try:
+            await self._reach(anchor.host, anchor.port, anchor.node_id)
+        except NetworkError as error:
+            logger.info("could not return to a peer of the last run: %s", error)
 
     def _dial(self, now: float) -> None:
         host = self._host
@@ -102,7 +122,8 @@ class Discovery:
         if count <= 0:
             return
         groups = [netgroup(peer.host_address) for peer in host.table if peer.outbound]
-        for entry in host.book.due(now, count, wanted=self._wanted(), groups=groups):
+        groups += map(netgroup, self._dialer.hosts)
+        for entry in host.book.due(now, count, wanted=self.wanted(), groups=groups):
             left = host.reputation.refused(entry.host, entry.port)
             if left:
                 # Looked at again before that: a ban can be lifted.
@@ -113,31 +134,47 @@ class Discovery:
                 host.tasks.start(self._try(entry), f"dialling {entry.address}")
 
     async def _try(self, entry: KnownAddress) -> None:
+        try:
+            await self._reach(entry.host, entry.port, entry.expected_id)
+        except NetworkError as error:
+            level = logging.INFO if entry.bootstrap else logging.DEBUG
+            if isinstance(error, HandshakeError) and error.code == DisconnectCode.IDENTITY:
+                level = logging.WARNING if entry.bootstrap else level
+            logger.log(level, "could not connect to %s: %s", entry.address, error)
+
+    async def _reach(self, ip_or_name: str, port: int, node_id: bytes | None) -> None:
+        """Dial, and let the book know what came of it. Raises `NetworkError`."""
         host = self._host
         try:
-            peer = await self._dialer.connect(entry.host, entry.port, entry.expected_id)
+            peer = await self._dialer.connect(ip_or_name, port, node_id)
         except NetworkError as error:
-            logger.log(
-                logging.INFO if entry.bootstrap else logging.DEBUG,
-                "could not connect to %s: %s",
-                entry.address,
-                error,
-            )
-            host.book.failed(entry.host, entry.port)
+            host.book.failed(ip_or_name, port)
             if isinstance(error, HandshakeError) and error.code == DisconnectCode.SELF:
-                host.book.is_own(entry.host, entry.port)  # a name of ours
+                host.book.is_own(ip_or_name, port)  # a name of ours
             elif isinstance(error, HandshakeError) and error.code in AVOIDED:
-                host.book.postpone(entry.host, entry.port, host.config.refusal_time)
+                host.book.postpone(ip_or_name, port, host.config.refusal_time)
+            elif isinstance(error, ConnectError):
+                host.book.postpone(ip_or_name, port, min(error.retry_after, RETRY_AFTER_MAX))
+            raise
         else:
-            host.book.succeeded(entry.host, entry.port, peer.node_id, peer.host_address)
-        self.wake()
+            host.book.succeeded(ip_or_name, port, peer.node_id, peer.host_address)
+        finally:
+            self.wake()
 
     # --- asking ----------------------------------------------------------------------------
 
     def _ask_someone(self) -> None:
         host = self._host
-        if len(host.table) and len(host.book) < _ENOUGH_ADDRESSES:
-            peer = host.runtime.random.choice(list(host.table))
+        if len(host.table):
+            self._start_asking(host.runtime.random.choice(list(host.table)))
+
+    def _start_asking(self, peer: Peer) -> None:
+        """Unless we know enough, or have asked more often than even a single peer admits."""
+        host, now = self._host, self._host.runtime.loop_time()
+        if self._asking is None:
+            admitted = RATES[MessageType.GET_PEERS]
+            self._asking = TokenBucket(admitted.messages / 2, admitted.burst / 2, now)
+        if len(host.book) < _ENOUGH_ADDRESSES and self._asking.take(now):
             host.tasks.start(self._ask(peer), f"asking {peer.address} for peers")
 
     async def _ask(self, peer: Peer) -> None:

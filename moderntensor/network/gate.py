@@ -135,6 +135,9 @@ class Gate:
             dawdler = self._pending.add(handshake, host)
             if dawdler is not None:
                 dawdler.give_up("too many handshakes at a time")
+        elif handshake.connection.local_address == handshake.connection.remote_address:
+            # TCP: a port that nobody listens on may be chosen as the one to dial from.
+            handshake.give_up("nobody is there, the socket has met itself")
 
     def _first_attempt(self, host: str) -> bool:
         """Whether this host has not dialled us within the last interval."""
@@ -293,5 +296,7 @@ def _candidate(number: int, peer: Peer) -> Candidate:
         number=number,
         netgroup=netgroup(peer.host_address),
         connected_at=peer.connected_at,
-        min_latency=peer.latency,
+        min_latency=peer.min_latency,
+        last_transaction_at=peer.last_transaction_at,
+        last_block_at=peer.last_block_at,
     )

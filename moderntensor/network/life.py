@@ -18,12 +18,13 @@ from .peers import PeerTable
 from .resolver import resolve
 from .tasks import TaskSet
 
-__all__ = ["Life"]
+__all__ = ["Life", "Work"]
 
 logger = logging.getLogger(__name__)
 
 _SOCKET_TURNS = 4  # of the loop, from accepting or aborting a socket to the end of it
 
+# What runs while the node is up: its name, and what makes the coroutine.
 Work = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
 
 

@@ -83,6 +83,7 @@ __all__ = [
     "REFUSED_TRANSACTIONS",
     "REPEATS_BURST",
     "REPEATS_PER_SECOND",
+    "RETRY_AFTER_MAX",
     "RETRY_BUSY_MS",
     "SCORES",
     "SILENT_BYTES",
@@ -110,6 +111,8 @@ CLOSING_CONNECTIONS = 64
 DIAL_CONCURRENCY = 8
 # For the PONG of a peer whose node dials us anew, as if it knew nothing of the older connection.
 PROBE_TIMEOUT = 5.0  # as long as a handshake may take
+# Seconds that a DISCONNECT can make us stay away: as for an address that keeps failing.
+RETRY_AFTER_MAX = 3600
 # Addresses that are neither dialled nor admitted for a while. One takes about 200 bytes.
 REFUSALS = 4096
 

@@ -18,6 +18,7 @@ from ..errors import ConfigError, NetworkError
 from ..runtime import Runtime
 from .addressbook import AddressBook
 from .addresses import is_loopback, parse_node_address, to_wire
+from .anchors import Anchors
 from .ban_file import BanKeeper
 from .bans import OPERATOR, Ban, Bans
 from .budget import ByteBudget, Kind
@@ -30,7 +31,9 @@ from .external import ExternalAddress
 from .gate import Gate
 from .gossip import BlockHook, Gossip
 from .identity import NodeIdentity
-from .life import Life
+from .life import Life, Work
+from .limits import RETRY_AFTER_MAX
+from .memory import Memory
 from .messages import (
     DisconnectCode,
     HelloMessage,
@@ -39,8 +42,9 @@ from .messages import (
     PongMessage,
     Request,
 )
+from .outlook import Outlook
 from .peer import Peer
-from .peers import PeerTable
+from .peers import NodeInfo, PeerTable
 from .reputation import Reputation
 from .serving import Server
 from .tasks import TaskSet
@@ -126,7 +130,10 @@ class P2PNode:
         )
         self.gate = Gate(self)
         self.dialer = Dialer(self, self.gate)
-        self.discovery = Discovery(self, self.dialer)
+        self.anchors = Anchors(self.runtime, data_dir)
+        self.memory = Memory(self.book, self.anchors, self.ban_keeper)
+        self.discovery = Discovery(self, self.dialer, self.anchors)
+        self.outlook = Outlook(self, self.dialer, self.discovery.wanted, self.discovery.wake)
         self.router: Router[Peer] = Router(self._answer)
         self.gossip = Gossip(self)
         self.server = Server(self, self.gossip.relayed)
@@ -164,16 +171,16 @@ class P2PNode:
 
         Raises `NetworkError` if the port cannot be listened on.
         """
-        await self.life.start(
-            self._prepare,
-            (
-                ("keeping peers alive", self._keep_alive),
-                ("discovery", self.discovery.run),
-                ("gossip", self.gossip.run),
-                ("keeping addresses", self.book.keep),
-                *((("bans", self.ban_keeper.run),) if self.ban_keeper is not None else ()),
-            ),
-        )
+        works: list[Work] = [
+            ("keeping peers alive", self._keep_alive),
+            ("discovery", self.discovery.run),
+            ("gossip", self.gossip.run),
+            *self.memory.works(),
+        ]
+        if self.config.discovery:
+            works.append(("feelers", self.outlook.run_feelers))
+            works.append(("watching the head", self.outlook.watch_head))
+        await self.life.start(self._prepare, works)
 
     async def stop(self) -> None:
         """Tell the peers, close everything, wait until nothing of it runs. Idempotent.
@@ -181,13 +188,11 @@ class P2PNode:
         Raises what ended one of its own tasks before, if anything did. Cancelled half-way, it can
         be called again.
         """
-        await self.life.stop(self._finish)
+        await self.life.stop(self.memory.close)
 
     async def _prepare(self) -> None:
         """Before anything listens: what was remembered of earlier runs."""
-        await self.book.load()
-        if self.ban_keeper is not None:
-            await self.ban_keeper.load()
+        await self.memory.load()
         if self.config.transport == "plaintext":
             logger.log(
                 logging.INFO if is_loopback(self.config.listen_host) else logging.WARNING,
@@ -195,12 +200,6 @@ class P2PNode:
                 "the ids of its peers are not proved",
                 self.node_id.hex()[:16],
             )
-
-    async def _finish(self) -> None:
-        """When nothing runs any more: what the next run is to remember."""
-        await self.book.save()
-        if self.ban_keeper is not None:
-            await self.ban_keeper.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -254,6 +253,17 @@ class P2PNode:
         return self.gossip.clock.reading()
 
     # --- peers -----------------------------------------------------------------------------
+
+    @property
+    def info(self) -> NodeInfo:
+        """How its places are taken now."""
+        return NodeInfo(
+            **self.table.counts,
+            pending=self.gate.pending,
+            dialling=len(self.dialer),
+            sockets=len(self.gate),
+            known_addresses=len(self.book),
+        )
 
     @property
     def peers(self) -> dict[str, Peer]:
@@ -379,6 +389,7 @@ class P2PNode:
         for host in self.external.hosts:
             self.book.is_own(host, self.listen_port)
         logger.info("connected to %s (%s)", peer, peer.user_agent)
+        self.anchors.update(self.table)
         self.discovery.peer_connected(peer)
         self.gossip.transactions.welcome(peer)
         tell(self.on_peer_connected, peer, self.tasks if self.running else None)
@@ -391,9 +402,15 @@ class P2PNode:
         if peer.offence is None:  # else its line stands already
             logger.info("%s %s: %s%s", who, peer, peer.drop_reason, code)
         refused = self.reputation.parted(peer)
-        if refused:
-            self.book.postpone(peer.host_address, peer.dial_port, refused)
+        if refused:  # looked at again before it is over, should a ban be lifted
+            seconds = min(refused, self.config.redial_interval)
+            self.book.postpone(peer.host_address, peer.dial_port, seconds)
+        told = min(peer.drop_retry_after, RETRY_AFTER_MAX)
+        if told:
+            self.book.postpone(peer.host_address, peer.dial_port, told)
         self.book.parted(peer.host_address, peer.dial_port)
+        if self.running:
+            self.anchors.update(self.table)
         if peer.announced:
             tell(self.on_peer_disconnected, peer, self.tasks if self.running else None)
         if self.running:

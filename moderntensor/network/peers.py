@@ -66,6 +66,18 @@ class PeerTable:
         """How many dialled us."""
         return sum(not p.outbound for p in self.by_id.values())
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What `NodeInfo` says of places."""
+        return {
+            "inbound": self.inbound,
+            "inbound_limit": self._config.inbound_limit,
+            "outbound": self.outbound,
+            "target_outbound": self._config.target_outbound,
+            "extra": self.extra,
+            "max_peers": self._config.max_peers,
+        }
+
     def duplicate(
         self, node_id: bytes, *, outbound: bool, dial_nonce: int, now: float
     ) -> Peer | None:

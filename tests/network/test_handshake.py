@@ -222,7 +222,7 @@ async def test_a_second_hello_is_a_breach_that_keeps_the_address_away() -> None:
 
 
 async def test_more_peers_than_places_are_told_so_on_both_sides() -> None:
-    async with quiet_node(max_peers=2) as node, quiet_node() as late:
+    async with quiet_node(max_peers=2, max_inbound=2) as node, quiet_node() as late:
         async with (
             await RawPeer.meet(node, node_id=b"a" * 32),
             await RawPeer.meet(node, node_id=b"b" * 32),

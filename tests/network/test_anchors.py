@@ -1,0 +1,129 @@
+"""Peers to return to after a restart, and the file that they are kept in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.rawpeer import QUIET, quiet_node, until
+
+from moderntensor.errors import StorageError
+from moderntensor.network.anchors import (
+    ANCHORS,
+    ANCHORS_FILE,
+    Anchor,
+    decode_anchors,
+    encode_anchors,
+)
+from moderntensor.network.identity import NodeIdentity
+from moderntensor.network.p2p import P2PNode
+
+LOOPBACK = "127.0.0.1"
+SECURE = QUIET.replace(transport="secure", target_outbound=4)
+GOOD = {"host": "8.8.8.8", "port": 30303, "node_id": "ab" * 32}
+
+
+def test_what_is_written_is_read() -> None:
+    anchors = [Anchor("8.8.8.8", 1, b"a" * 32), Anchor("2a00::1", 65535, b"b" * 32)]
+    assert decode_anchors(encode_anchors(anchors)) == anchors
+    assert decode_anchors(encode_anchors([])) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe",
+        b"[" * 2000,
+        b"{}",
+        b"null",
+        b'{"version": 2, "anchors": []}',
+        b'{"version": 1, "anchors": {}}',
+        b'{"version": 1, "anchors": [], "more": 1}',
+        b'{"version": 1, "anchors": [NaN]}',
+        *(
+            json.dumps({"version": 1, "anchors": [entry]}).encode()
+            for entry in (
+                None,
+                {},
+                {**GOOD, "more": 1},
+                {**GOOD, "host": "boot.example"},
+                {**GOOD, "host": "::ffff:8.8.8.8"},
+                {**GOOD, "host": 8},
+                {**GOOD, "port": 0},
+                {**GOOD, "port": 65536},
+                {**GOOD, "port": True},
+                {**GOOD, "port": "1"},
+                {**GOOD, "node_id": "ab"},
+                {**GOOD, "node_id": "AB" * 32},
+                {**GOOD, "node_id": "zz" * 32},
+                {**GOOD, "node_id": None},
+            )
+        ),
+        json.dumps({"version": 1, "anchors": [GOOD] * (ANCHORS + 1)}).encode(),
+    ],
+)
+def test_any_other_content_is_refused(content: bytes) -> None:
+    with pytest.raises(StorageError, match="not a file of anchors"):
+        decode_anchors(content)
+
+
+def saved(directory: Path) -> set[bytes]:
+    path = directory / ANCHORS_FILE
+    return {a.node_id for a in decode_anchors(path.read_bytes())} if path.exists() else set()
+
+
+def at(node: P2PNode) -> str:
+    return f"{LOOPBACK}:{node.listen_port}"
+
+
+async def test_a_node_returns_to_its_peers_of_before(tmp_path: Path) -> None:
+    secure: dict[str, Any] = {"transport": "secure"}
+    async with quiet_node(**secure) as one, quiet_node(**secure) as two, quiet_node(**secure) as x:
+        async with P2PNode(config=SECURE, data_dir=tmp_path) as node:
+            for other in (one, two, x):
+                await node.connect_peer(LOOPBACK, other.listen_port)
+            # Written while it runs: what was killed has them as well.
+            await until(lambda: len(saved(tmp_path)) == 1)
+        assert saved(tmp_path) == {one.node_id, two.node_id}  # the first ones
+        async with P2PNode(config=SECURE, data_dir=tmp_path) as node:
+            await until(lambda: set(node.table.by_id) == {one.node_id, two.node_id})
+            # Nobody is there any more, and they are not forgotten.
+            await one.stop()
+            await two.stop()
+            await until(lambda: not node.peers)
+        assert saved(tmp_path) == {one.node_id, two.node_id}
+        async with P2PNode(config=SECURE, data_dir=tmp_path, bootstrap_nodes=[at(x)]) as node:
+            await until(lambda: set(node.table.by_id) == {x.node_id})
+        assert saved(tmp_path) > {x.node_id}
+
+
+async def test_somebody_else_in_an_anchors_place_is_not_taken_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with quiet_node(transport="secure") as one:
+        anchor = Anchor(LOOPBACK, one.listen_port, NodeIdentity.generate().node_id)
+        (tmp_path / ANCHORS_FILE).write_bytes(encode_anchors([anchor]))
+        with caplog.at_level("INFO", logger="moderntensor"):
+            async with P2PNode(config=SECURE, data_dir=tmp_path) as node:
+                await until(lambda: "could not return to a peer of the last run" in caplog.text)
+                assert not node.peers
+        assert not one.peers
+
+
+async def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / ANCHORS_FILE
+    path.write_bytes(b"nonsense")
+    async with P2PNode(config=SECURE, data_dir=tmp_path) as node:
+        assert node.running
+    assert not path.exists()
+    assert path.with_name(f"{ANCHORS_FILE}.bad").read_bytes() == b"nonsense"
+
+
+async def test_without_a_directory_nothing_is_kept(tmp_path: Path) -> None:
+    async with quiet_node(transport="secure") as one, P2PNode(config=SECURE) as node:
+        await node.connect_peer(LOOPBACK, one.listen_port)
+        assert [anchor.node_id for anchor in node.anchors] == [one.node_id]
+    assert not saved(tmp_path)
