@@ -11,7 +11,7 @@ from moderntensor.backend import framing
 from moderntensor.network.channel import Channel, PlaintextChannel
 from moderntensor.network.identity import NodeIdentity
 from moderntensor.network.messages import CAPS
-from moderntensor.network.secure import SecureChannel
+from moderntensor.network.secure import SecureChannel, Workspace
 
 
 class Line(asyncio.Protocol):
@@ -24,7 +24,7 @@ class Line(asyncio.Protocol):
         if identity is not None:
             self.channel = SecureChannel(
                 decoder, identity, initiator=True, entropy=lambda size: b"\x07" * size,
-                shared=shared,
+                shared=shared, workspace=Workspace(),
             )  # fmt: skip
         self.frames: list[framing.Frame] = []
         self.closed = False

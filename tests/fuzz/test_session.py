@@ -19,7 +19,7 @@ from helpers.message_vectors import VECTORS
 from helpers.sync_nodes import grown
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fuzz.line import Line
 from moderntensor.blockchain.chain import Blockchain
@@ -104,7 +104,7 @@ class Session(RuleBasedStateMachine):
         self.complaints = Complaints()
         logging.getLogger("moderntensor").addHandler(self.complaints)
         self.line: Line | None = None
-        self.lines = 0
+        self.all_lines: list[Line] = []
         self.requests: list[asyncio.Task[Reply]] = []
         self.run(self._start())
 
@@ -132,13 +132,13 @@ class Session(RuleBasedStateMachine):
         line = await Line.open(
             self.node.listen_port, identity if self.transport == "secure" else None
         )
+        self.all_lines.append(line)
         async with asyncio.timeout(PATIENCE):
             while not (line.channel.ready or line.closed):  # noqa: ASYNC110 - it may close
                 await asyncio.sleep(0.001)
         return line
 
     def _new_line(self) -> None:
-        self.lines += 1
         self.expected: Counter[tuple[int, int]] = Counter()  # replies by type and id
         self.owed: list[Request] = []  # that the node has asked and not been answered
         self.pings: set[int] = set()
@@ -146,26 +146,35 @@ class Session(RuleBasedStateMachine):
         self.readable = True  # all that was said are frames, whole ones
         self.line = self.run(self._connect(self.identity))
 
-    @precondition(lambda self: self.line is None)
-    @rule()
-    def connect(self) -> None:
-        self._new_line()
+    def _talking(self) -> Line:
+        """The line, which the node may have closed: then a new one, on which HELLO was said. No
+        rule depends on whether there is one, so that chance alone decides what is done."""
+        if self.line is None:
+            self._new_line()
+            self._say(self._hello())
+        assert self.line is not None
+        return self.line
 
-    @precondition(lambda self: self.line is None)
-    @rule()
-    def connect_and_greet(self) -> None:
+    @rule(abruptly=st.booleans())
+    def come_without_a_word(self, abruptly: bool) -> None:
+        self.hang_up(abruptly)
         self._new_line()
-        self._say(self._hello())
 
     def _hello(self, **changes: Any) -> bytes:
         proved = {"node_id": self.identity.node_id} if self.transport == "secure" else {}
         genesis = chain().config.genesis_hash
-        fields = {**HELLO, "nonce": self.lines, "genesis_hash": genesis, **proved, **changes}
+        fields = {
+            **HELLO,
+            "nonce": len(self.all_lines),
+            "genesis_hash": genesis,
+            **proved,
+            **changes,
+        }
         return MessageCodec.encode(HelloMessage(**fields))
 
     def _say(self, frames: bytes, cuts: list[int] | None = None) -> None:
         """Send what may be frames, and remember which answers that may bring."""
-        assert self.line is not None
+        line = self._talking()
         at = 0
         while self.readable and at < len(frames):
             size = 4 + int.from_bytes(frames[at : at + 4], "big")
@@ -179,9 +188,8 @@ class Session(RuleBasedStateMachine):
             elif isinstance(message, PingMessage):
                 self.pings.add(message.nonce)
             at += size
-        self.run(self.line.say(frames, cuts or ()))
+        self.run(line.say(frames, cuts or ()))
 
-    @precondition(lambda self: self.line is not None)
     @rule(
         changes=st.sampled_from(
             [{}, {}, {"network_id": 2}, {"genesis_hash": b"\x09" * 32}, {"protocol_version": 9},
@@ -192,52 +200,47 @@ class Session(RuleBasedStateMachine):
     def greet(self, changes: dict[str, Any], cuts: list[int]) -> None:
         self._say(self._hello(**changes), cuts)
 
-    @precondition(lambda self: self.line is not None)
     @rule(asked=st.lists(REQUESTS, min_size=1, max_size=12), first=st.integers(1, 5), cuts=CUTS)
     def ask(self, asked: list[Request], first: int, cuts: list[int]) -> None:
         numbered = [r.replace(request_id=first + n) for n, r in enumerate(asked)]
         self._say(b"".join(map(MessageCodec.encode, numbered)), cuts)
 
-    @precondition(lambda self: self.line is not None)
     @rule(frames=st.lists(FRAME, min_size=1, max_size=3), cuts=CUTS)
     def say_something_known(self, frames: list[bytes], cuts: list[int]) -> None:
         self._say(b"".join(frames), cuts)
 
-    @precondition(lambda self: self.line is not None)
     @rule(frame=FRAME, at=st.integers(0, 4000), byte=st.integers(0, 255), cuts=CUTS)
     def say_something_changed(self, frame: bytes, at: int, byte: int, cuts: list[int]) -> None:
         place = at % len(frame)
         self._say(frame[:place] + bytes([byte]) + frame[place + 1 :], cuts)
 
-    @precondition(lambda self: self.line is not None)
     @rule(frame=FRAME, size=st.integers(0, 4000))
     def say_half(self, frame: bytes, size: int) -> None:
+        self._talking()
         self.readable = False
         self._say(frame[: size % len(frame)])
 
-    @precondition(lambda self: self.line is not None)
     @rule(data=st.binary(max_size=60))
     def write_anything(self, data: bytes) -> None:
-        assert self.line is not None
+        line = self._talking()
         self.readable = False
-        self.run(self.line.write(data))
+        self.run(line.write(data))
 
-    @precondition(lambda self: self.line is not None and self.node.peers)
     @rule(wanted=REQUESTS, seconds=st.sampled_from([0.0, 0.01, 5.0]))
     def be_asked(self, wanted: Request, seconds: float) -> None:
-        peer = self.node.get_random_peer()
-        assert peer is not None
-        loop = self.runner.get_loop()
-        self.requests.append(loop.create_task(peer.request(wanted, timeout=seconds)))
+        self._talking()
+        for peer in self.node.peers.values():
+            task = self.runner.get_loop().create_task(peer.request(wanted, timeout=seconds))
+            self.requests.append(task)
 
-    @precondition(lambda self: self.line is not None and self.owed)
     @rule(
-        how=st.sampled_from(
-            ["rightly", "busy", "by another id", "as another", "twice", "too much"]
-        ),
+        how=st.sampled_from(["rightly", "busy", "other id", "as another", "twice", "too much"]),
         which=st.integers(0, 20),
     )
     def answer(self, how: str, which: int) -> None:
+        self._talking()
+        if not self.owed:
+            return
         request = self.owed.pop(which % len(self.owed))
         kind = MESSAGES[int(request.REPLY or 0)]
         number = request.request_id
@@ -263,12 +266,11 @@ class Session(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.run(asyncio.sleep(seconds))
 
-    @precondition(lambda self: self.line is not None)
     @rule(abruptly=st.booleans())
     def hang_up(self, abruptly: bool) -> None:
-        assert self.line is not None
-        self.line.hang_up(abruptly=abruptly)
-        self.line = None
+        if self.line is not None:
+            self.line.hang_up(abruptly=abruptly)
+            self.line = None
 
     # --- what the node may do ----------------------------------------------------------------
 
@@ -315,6 +317,7 @@ class Session(RuleBasedStateMachine):
             assert not self.complaints.texts
         finally:
             logging.getLogger("moderntensor").removeHandler(self.complaints)
+            self.run(self._leave())
             self.runner.close()
         assert self._descriptors() == self.descriptors, "descriptors are left over"
 
@@ -328,6 +331,13 @@ class Session(RuleBasedStateMachine):
         await self.node.stop()
         await self._turns()
         assert asyncio.all_tasks() == {asyncio.current_task()}, "tasks are left over"
+
+    async def _leave(self) -> None:
+        """Close what an example that failed has left."""
+        for line in self.all_lines:
+            line.hang_up(abruptly=True)
+        await self.node.stop()
+        await self._turns()
 
     async def _await_answers(self, line: Line) -> None:
         """What was asked in frames that can be read is answered, unless the node has parted."""

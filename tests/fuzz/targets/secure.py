@@ -8,7 +8,7 @@ from typing import Any
 from moderntensor.errors import NetworkError
 from moderntensor.network.identity import NodeIdentity
 from moderntensor.network.noise import CipherState
-from moderntensor.network.secure import SecureChannel
+from moderntensor.network.secure import SecureChannel, Workspace
 
 from ..reader import Reader, chunk
 from ..twins import Engines, outcome, same
@@ -23,6 +23,9 @@ _P = 2**255 - 19
 LOW_ORDER = tuple(x.to_bytes(32, "little") for x in (0, 1, _P, _P + 3))
 
 
+_WORKSPACE = Workspace()
+
+
 def _channel(
     engines: Engines, identity: NodeIdentity, *, initiator: bool, expected: bytes | None = None
 ) -> tuple[SecureChannel, bytearray]:
@@ -34,6 +37,7 @@ def _channel(
         initiator=initiator,
         entropy=lambda size: identity.node_id[:size],
         shared=memoryview(bytearray(ROOM)),
+        workspace=_WORKSPACE,
         expected_id=expected,
         rekey_interval=REKEY,
     )
