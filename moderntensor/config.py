@@ -99,7 +99,8 @@ class NodeConfig:
 
     # --- mempool ---------------------------------------------------------------------------
     mempool_transactions: int = 5120  # go-ethereum: GlobalSlots 4096 + GlobalQueue 1024
-    mempool_bytes: int = 64 * _MIB  # far above 5120 transfers, bounds those with much data
+    mempool_bytes: int = 64 * _MIB  # of memory: 5120 transfers take 10 MiB, those with data more
+    mempool_lifetime: float = 3 * 3600.0  # go-ethereum: Lifetime
 
     # --- limits ----------------------------------------------------------------------------
     # All that peers can make a node hold in memory, the mempool and a sync's windows included: a

@@ -93,6 +93,7 @@ class FullNode:
                 self.chain,
                 max_bytes=caps_of(self.settings)[Kind.MEMPOOL],
                 max_transactions=self.settings.mempool_transactions,
+                lifetime=self.settings.mempool_lifetime,
             )
             self.p2p: Final = P2PNode(
                 listen_port,

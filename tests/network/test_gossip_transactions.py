@@ -20,6 +20,7 @@ from helpers.sync_nodes import ACCOUNTS, CONFIG, extend, grown
 
 from moderntensor.blockchain.mempool import Mempool
 from moderntensor.blockchain.transaction import Transaction
+from moderntensor.network import gossip_transactions
 from moderntensor.network.messages import (
     DisconnectCode,
     GetTransactionsMessage,
@@ -124,3 +125,11 @@ async def test_what_a_peer_repeats_is_not_looked_at_again(monkeypatch: pytest.Mo
         raw.send(NewTransactionMessage(transactions=(transfer().encode(),)))
         await until(lambda: transfer().hash in pool_of(node))
         assert judged == [far.hash, transfer().hash]
+
+
+async def test_time_passes_for_the_pool_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gossip_transactions, "MEMPOOL_UPKEEP", 0.01)
+    async with alone() as (node, _):
+        pool_of(node).add(transfer())
+        pool_of(node)._lifetime = 0.05
+        await until(lambda: not len(pool_of(node)))
