@@ -169,12 +169,14 @@ class Discovery:
             self._start_asking(host.runtime.random.choice(list(host.table)))
 
     def _start_asking(self, peer: Peer) -> None:
-        """Unless we know enough, or have asked more often than even a single peer admits."""
+        """Unless we have asked more often than even a single peer admits, or know enough; whom we
+        dialled is asked even so, or one who told us many of his own would keep others from it."""
         host, now = self._host, self._host.runtime.loop_time()
         if self._asking is None:
             admitted = RATES[MessageType.GET_PEERS]
             self._asking = TokenBucket(admitted.messages / 2, admitted.burst / 2, now)
-        if len(host.book) < _ENOUGH_ADDRESSES and self._asking.take(now):
+        enough = len(host.book) >= _ENOUGH_ADDRESSES and not peer.outbound
+        if not enough and self._asking.take(now):
             host.tasks.start(self._ask(peer), f"asking {peer.address} for peers")
 
     async def _ask(self, peer: Peer) -> None:
