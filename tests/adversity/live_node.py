@@ -1,0 +1,171 @@
+"""The node under attack, as a user runs it: `python -m adversity.live_node SETUP`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections import Counter, deque
+from pathlib import Path
+from typing import Any
+
+from adversity import scene
+from adversity.control import obey
+from moderntensor.blockchain.block import Block
+from moderntensor.blockchain.transaction import Transaction
+from moderntensor.config import NodeConfig
+from moderntensor.node import FullNode
+from moderntensor.runtime import Runtime
+
+# Seconds by which time moves at once, and that others get to answer what fell due meanwhile: a
+# PONG of an honest peer must not be overtaken.
+STEP, BREATH = 3.0, 0.04
+LINES = 20_000  # log lines that are kept
+
+
+class TurnedClock(Runtime):
+    """A wall clock that commands set forward and back."""
+
+    ahead = 0.0
+
+    def wall_time(self) -> float:
+        return super().wall_time() + self.ahead
+
+
+class Keeper(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: deque[str] = deque(maxlen=LINES)
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.count += 1
+        self.lines.append(f"{record.levelname} {record.getMessage()}")
+        if record.exc_info:
+            print(self.format(record), file=sys.stderr, flush=True)
+
+
+class Live:
+    """What a test may ask of the node."""
+
+    def __init__(self, node: FullNode, clock: TurnedClock, log: Keeper) -> None:
+        self.node, self.clock, self.log = node, clock, log
+        self._ahead = 0.0
+        loop: Any = asyncio.get_running_loop()
+        real = loop.time
+        loop.time = lambda: real() + self._ahead
+
+    async def advance(self, seconds: float) -> float:
+        """Durations that have begun come to their end so much sooner."""
+        left = seconds
+        while left > 0:
+            self._ahead += min(left, STEP)
+            left -= STEP
+            await asyncio.sleep(BREATH)
+        return self._ahead
+
+    def wall(self, ahead: float) -> float:
+        """The wall clock jumps to so many seconds from the true time."""
+        self.clock.ahead = ahead
+        return ahead
+
+    def state(self) -> dict[str, Any]:
+        node = self.node
+        return {
+            "height": node.chain.head.height,
+            "hash": node.chain.head.hash.hex(),
+            "header_height": node.chain.header_head.height,
+            "syncing": node.sync.syncing,
+            "tasks": len(asyncio.all_tasks()),
+            "task_names": Counter(task.get_name() for task in asyncio.all_tasks()),
+            "log_lines": self.log.count,
+            "mempool": len(node.mempool),
+            "open": len(node.p2p.gate),
+            "evidence": len(node.chain.evidence()),
+            "peers": {
+                address: {
+                    "node_id": peer.node_id.hex(),
+                    "outbound": peer.outbound,
+                    "best_height": peer.best_height,
+                    "user_agent": peer.user_agent,
+                }
+                for address, peer in node.p2p.peers.items()
+            },
+        }
+
+    def bans(self) -> list[str]:
+        return [str(ban) for ban in self.node.p2p.list_bans()]
+
+    def budget(self) -> dict[str, Any]:
+        report = self.node.p2p.budget.report()
+        return {str(kind): size for kind, size in report.items()}
+
+    def book(self) -> int:
+        return len(self.node.p2p.book)
+
+    def lines(self, last: int) -> list[str]:
+        return list(self.log.lines)[-last:]
+
+    def invalid(self, block_hash: str) -> bool:
+        return self.node.chain.is_invalid(bytes.fromhex(block_hash))
+
+    async def pool_add(self, raw: str) -> bool:
+        tx = Transaction.decode(bytes.fromhex(raw))
+        return bool(await self.clock.run(self.node.mempool.add, tx))
+
+    async def connect(self, host: str, port: int, node_id: str | None = None) -> str:
+        """Dial; what came of it."""
+        expected = None if node_id is None else bytes.fromhex(node_id)
+        try:
+            await self.node.p2p.connect_peer(host, port, node_id=expected)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return "connected"
+
+
+async def run(setup: dict[str, Any]) -> None:
+    log = Keeper()
+    logging.getLogger("moderntensor").addHandler(log)
+    logging.getLogger("moderntensor").setLevel(logging.INFO)
+    logging.getLogger("asyncio").addHandler(log)
+    clock = TurnedClock(2)
+    settings = NodeConfig(**setup["settings"])
+    config = scene.maker().config
+    node = FullNode(
+        Path(setup["data_dir"]),
+        config,
+        settings=settings,
+        runtime=clock,
+        bootstrap_nodes=setup["bootstrap"],
+    )
+    async with node:
+        for block in map(bytes.fromhex, setup["blocks"]):
+            await clock.run_writer(node.chain.import_block, Block.decode(block))
+        live = Live(node, clock, log)
+        await obey(
+            {
+                "advance": live.advance,
+                "bans": live.bans,
+                "book": live.book,
+                "budget": live.budget,
+                "connect": live.connect,
+                "invalid": live.invalid,
+                "lines": live.lines,
+                "pool_add": live.pool_add,
+                "state": live.state,
+                "wall": live.wall,
+            },
+            {
+                "port": node.p2p.listen_port,
+                "node_id": node.p2p.node_id.hex(),
+                "height": node.chain.head.height,
+            },
+        )
+    clock.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(json.loads(sys.argv[1])))

@@ -1,0 +1,170 @@
+"""Hostile peers that serve: a chain of their own making, answered for by hand."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from moderntensor.blockchain.block import Block
+
+from . import scene, wire
+from .hostile import WAIT, Hostile, Target, new_host
+from .noise_wire import NoiseLine, PlainLine, public_of
+
+Answer = Callable[[wire.Asked], bytes | None]
+
+
+class ChainServer:
+    """Answers as an honest node with these blocks above the genesis block would. Subclasses
+    and `bodies` say otherwise."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = (scene.maker().genesis, *blocks)
+        self.heights = {block.hash: height for height, block in enumerate(self.blocks)}
+        self.headers = [block.header.encode() for block in self.blocks]
+        self.bodies = {block.hash: block.body for block in self.blocks}
+        self.asked: list[wire.Asked] = []
+
+    @property
+    def claim(self) -> tuple[int, bytes]:
+        """What HELLO says of the head."""
+        return len(self.blocks) - 1, self.blocks[-1].hash
+
+    def __call__(self, asked: wire.Asked) -> bytes | None:
+        self.asked.append(asked)
+        match asked.kind:
+            case wire.GET_HEADERS:
+                return self.header_reply(asked)
+            case wire.GET_BLOCK_BODIES:
+                found = [self.bodies[h] for h in asked.hashes if h in self.bodies]
+                status = wire.OK if found else wire.NOT_FOUND
+                return wire.bodies(asked.request_id, found, status)
+            case wire.GET_BLOCKS:
+                part = self.blocks[asked.start : asked.most + 1]
+                status = wire.OK if part else wire.NOT_FOUND
+                return wire.blocks(asked.request_id, [block.encode() for block in part], status)
+            case wire.GET_PEERS:
+                return wire.peers(asked.request_id, [])
+        return wire.empty_reply(wire.REQUESTS[asked.kind], asked.request_id, wire.NOT_FOUND)
+
+    def header_reply(self, asked: wire.Asked) -> bytes:
+        start = asked.start
+        if asked.hashes:
+            known = [self.heights[h] for h in asked.hashes if h in self.heights]
+            if not known:
+                return wire.headers(asked.request_id, [], wire.NOT_FOUND)
+            start = known[0] + 1
+        if asked.on_chain is not None and asked.on_chain not in self.heights:
+            return wire.headers(asked.request_id, [], wire.NOT_FOUND)
+        part = self.headers[start :: asked.stride][: asked.most]
+        return wire.headers(asked.request_id, part)
+
+
+class Serving:
+    """A connection whose other end is answered by a thread, until it ends."""
+
+    def __init__(self, peer: Hostile, answer: Answer) -> None:
+        self.peer = peer
+        self.answer = answer
+        self.received: list[tuple[int, bytes]] = []
+        self.asked: list[wire.Asked] = []
+        self.ended = threading.Event()
+        self.goodbye: wire.Goodbye | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError, ValueError, AssertionError):
+            for asked in self.peer.asked(3600):
+                self.asked.append(asked)
+                reply = self.answer(asked)
+                if reply is not None:
+                    self.peer.send(reply)
+        self.goodbye = self.peer.goodbye
+        self.ended.set()
+
+    def code(self) -> int | None:
+        """The code with which the node parted."""
+        assert self.ended.wait(WAIT), "the node did not part"
+        return None if self.goodbye is None else self.goodbye.code
+
+    def stop(self) -> None:
+        with suppress(OSError):
+            self.peer.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(WAIT)
+        self.peer.close()
+
+
+@contextmanager
+def serving(
+    target: Target, answer: Answer, host: str | None = None, **hello: Any
+) -> Iterator[Serving]:
+    """Meet the node and serve it; a `ChainServer` claims its head unless `hello` says other."""
+    if isinstance(answer, ChainServer):
+        height, block_hash = answer.claim
+        hello = {"best_height": height, "best_hash": block_hash, **hello}
+    peer = Hostile.meet(target, host, **hello)
+    peer.claim = (hello.get("best_height", 0), hello.get("best_hash", bytes(32)))
+    peer.sock.settimeout(None)
+    served = Serving(peer, answer)
+    try:
+        yield served
+    finally:
+        served.stop()
+
+
+class Listener:
+    """Somewhere that the node may dial: each connection meets `behaviour` in a thread."""
+
+    def __init__(self, behaviour: Callable[[socket.socket], None], host: str | None = None) -> None:
+        self.host = host or new_host()
+        self._server = socket.create_server((self.host, 0))
+        self.port: int = self._server.getsockname()[1]
+        self.dialled = 0
+        self._open: socket.socket | None = None
+        self._behaviour = behaviour
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = self._server.accept()
+                self.dialled += 1
+                self._open = sock
+                with sock, suppress(OSError, EOFError, AssertionError):
+                    sock.settimeout(WAIT)
+                    self._behaviour(sock)
+
+    def close(self) -> None:
+        for sock in (self._server, self._open):
+            with suppress(OSError):
+                if sock is not None:
+                    sock.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join(WAIT)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def accepted(
+    sock: socket.socket, target: Target, secret: bytes, **hello: Any
+) -> tuple[Hostile, wire.Hello]:
+    """The answering side of a connection that the node has dialled, HELLOs exchanged."""
+    peer = Hostile.__new__(Hostile)
+    peer.target, peer.sock, peer.secret = target, sock, secret
+    peer.host = sock.getsockname()[0]
+    peer.node_id = public_of(secret)
+    peer.line = NoiseLine(sock, secret, initiator=False) if target.secure else PlainLine(sock)
+    kind, payload = peer.read()
+    assert kind == wire.HELLO
+    peer.hello = wire.Hello.decode(payload)
+    peer.send(wire.frame(wire.HELLO, peer.make_hello(**hello).encode()))
+    return peer, peer.hello
