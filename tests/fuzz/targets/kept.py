@@ -8,6 +8,7 @@ from typing import Any
 
 from moderntensor.errors import ConfigError, ModernTensorError
 from moderntensor.network.addressbook_file import SavedAddress, decode_book, encode_book
+from moderntensor.network.anchors import Anchor, decode_anchors, encode_anchors
 from moderntensor.network.ban_file import decode_bans, encode_bans
 from moderntensor.network.bans import OPERATOR, Ban, parse_key
 
@@ -24,6 +25,7 @@ BANS = (
     Ban("ab" * 32, 1, 1, "bad-header", 1),
     Ban("[2001:db8::1]:30303", 5, 5, "x y", 30),
 )
+ANCHORS = (Anchor("8.8.8.8", 30303, b"\x07" * 32), Anchor("2a00::1", 1, b"\xab" * 32))
 
 
 def _round_trip(
@@ -47,6 +49,15 @@ def ban_file(data: bytes) -> None:
     except ConfigError:
         return
     assert parse_key(key) == key, "two spellings of one ban"
+
+
+def anchor_file(data: bytes) -> None:
+    _round_trip(data, decode_anchors, encode_anchors)
+
+
+def _anchor_seeds() -> Iterator[bytes]:
+    for count in range(len(ANCHORS) + 1):
+        yield encode_anchors(ANCHORS[:count])
 
 
 def _book_seeds() -> Iterator[bytes]:
@@ -76,6 +87,13 @@ TARGETS = {
         _ban_seeds,
         longest=1500,
         words=(*_JSON, b'"key":', b'"until":', b'"seconds":', b'"reason":', b'"times":', b"/8"),
+        native=False,
+    ),
+    "anchor-file": Target(
+        anchor_file,
+        _anchor_seeds,
+        longest=600,
+        words=(*_JSON, b'"version":', b'"anchors":', b'"host":', b'"port":', b'"node_id":'),
         native=False,
     ),
 }
