@@ -1,0 +1,1 @@
+"""What thirty hostile peers leave of a node's service, and what they make it hold."""
