@@ -168,6 +168,12 @@ class SourcePool:
                 best, best_rank = source, rank
         return best
 
+    def freed(self, source: Source) -> None:
+        """A peer owes one reply less. Where it allows few at a time, whoever asks it for something
+        else may have waited for that."""
+        if sum(source.in_flight) + 1 >= source.peer.max_inflight:
+            self.notify()
+
     def next_rested(self) -> float | None:
         """Loop time at which the next resting peer or dismissed claim may be tried again."""
         now = self.now()

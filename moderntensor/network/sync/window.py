@@ -218,6 +218,7 @@ class Window(Generic[J]):
     def _ended(self, job: J, attempt: Attempt) -> None:
         attempt.answered()
         job.attempts.pop(attempt.source, None)
+        self._pool.freed(attempt.source)
         self._work.set()
 
     async def _attempt(self, job: J, attempt: Attempt) -> None:
