@@ -51,7 +51,6 @@ def messages(data: bytes) -> None:
         return
     assert decoded == found, "not what its layout reads"
     assert MessageCodec.encode(decoded) == frame, "another frame of the same"
-    repr(decoded)
 
 
 def _seeds() -> Iterator[bytes]:
