@@ -26,8 +26,8 @@ _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
 # What a peer may hold at least of what goes away by itself: the largest reply, and some messages.
 SHARE_LEAST: Final = 6 * _MIB
-# Memory of a connected peer that does nothing, its two sets of known hashes apart: measured, 31 KiB
-# with a transport and a secure channel.
+# Memory of a connected peer that does nothing, its sets of known hashes apart: measured, 27 KiB in
+# plaintext.
 PEER_BASE: Final = 32 * _KIB
 # Memory of a hash in a set of those that a peer is known to have: 80 for itself, 64 for its place.
 HASH_BYTES: Final = 144

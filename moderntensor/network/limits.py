@@ -139,10 +139,11 @@ UNREAD_BUSY_REPLIES = 256
 # Messages read from a peer and not handled yet: one read (256 KiB) of small ones, twice.
 INBOX_MESSAGES = 8192
 INBOX_BYTES = 4 * 1024 * 1024  # of memory; the largest message (NEW_BLOCK, 2 MiB) comes on top
-# What a decoded message takes of memory: its objects, and for each byte of its payload. Measured:
-# hashes take 2.75 bytes for one on the wire, hashes with heights 4.4, small transactions 1.5.
+# What a decoded message takes of memory at most: its objects, and for each byte of its payload.
+# Measured: 2.3 bytes for hashes, 3.7 for hashes with heights and for paths, 1.2 to 1.7 for small
+# transactions.
 OBJECT_BYTES = 256
-OBJECT_FACTOR = 3
+OBJECT_FACTOR = 4
 # Frames of one connection that a turn of the loop handles, 0.3 to 3 ms of small ones; the rest of
 # what was read waits for the next, so that everybody else has their turn.
 FRAMES_PER_TURN = 1024
