@@ -115,10 +115,8 @@ class Offence(StrEnum):
     BAD_HEADER = "bad_header", _BAN, Code.BAD_HEADER
     """A header, or a run of headers, that breaks a rule of the chain."""
     BAD_SIGNATURE = "bad_signature", _BAN, Code.BAD_HEADER
-    BROKEN_CLAIM = "broken_claim", _DOUBTFUL, Code.USELESS, False
-    """Did not have what it claimed, again."""
     SHOWS_LESS = "shows_less", _DOUBTFUL, Code.USELESS
-    """Is known, by what it says itself, not to have what it claims."""
+    """Has not what it claims: by what it says itself, or time after time."""
     FORKS_TOO_DEEP = "forks_too_deep", _FREE, Code.USELESS
     """A chain below finality or against a checkpoint; it may be we who are wrong."""
     UNKNOWN_PARENT = "unknown_parent", _SLIGHT, Code.BAD_HEADER, False

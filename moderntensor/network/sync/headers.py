@@ -141,9 +141,7 @@ class HeaderStage:
                 await self._pool.changed(self._news)
                 self._meter.waiting = None
                 continue
-            self._meter.target_height = max(
-                self._meter.current_height, min(target.height, self._limit or target.height)
-            )
+            self._meter.target_height = max(self._meter.current_height, self._end_of(target))
             self._trusted_to = self._covered_by(target)
             provisional = self._chain.provisional_height()
             if provisional is not None and provisional > self._trusted_to:
@@ -170,7 +168,11 @@ class HeaderStage:
         return self._checkpoints[passed - 1] if passed else 0
 
     def _end_of(self, target: Claim) -> int:
-        return target.height if self._limit is None else min(target.height, self._limit)
+        """How far to follow a claim. Each block has a slot of its own, so that no chain can be
+        higher than the slots that have passed since its genesis, whatever is claimed."""
+        rules = self._chain.config.rules
+        most = max(0, self._chain.config.slot_of(self._checker.now + rules.max_drift))
+        return min(target.height, most, target.height if self._limit is None else self._limit)
 
     async def _confirm(self) -> bool:
         """Check the signatures of what is provisional, since no checkpoint will be reached.

@@ -315,11 +315,10 @@ class SourcePool:
             ):
                 self.part(source, Offence.SERVES_NOTHING, "served nothing while others did")
 
-    def broke_claim(
-        self, source: Source, offence: Offence = Offence.BROKEN_CLAIM, detail: str = ""
-    ) -> None:
-        """A peer does not have what it claims. Heads change, so once is no proof and costs
-        nothing; then it is punished, and a peer that does it again and again is of no use."""
+    def broke_claim(self, source: Source, again: Offence | None = None, detail: str = "") -> None:
+        """A peer does not have what it claims. A head that changes may show twice, in headers and
+        in bodies, so that a peer is of no use who does it a third time; `again` is what the second
+        time is, where no change of heads explains it."""
         self.dismiss(source)
         now = self.now()
         if now - source.broken_at > BROKEN_CLAIM_PAUSES * self._dismissal:
@@ -328,8 +327,8 @@ class SourcePool:
         source.broken_claims += 1
         if source.broken_claims >= MAX_BROKEN_CLAIMS:
             self.part(source, Offence.SHOWS_LESS, "does not have what it claims")
-        elif source.broken_claims > 1:
-            source.peer.punish(offence, detail or "does not have what it claims")
+        elif source.broken_claims > 1 and again is not None:
+            source.peer.punish(again, detail)
 
     def convict(self, source: Source, fault: Misbehaviour) -> None:
         """Part from a peer that served something false."""
