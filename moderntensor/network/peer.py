@@ -298,6 +298,8 @@ class Peer:
         self._requests.close(reason)
         self._serving.close()
         self._inbox.finish(discard=by_us)
+        # Freed here: the collector, which finds peers, may take its time.
+        self.known_transactions, self.known_blocks = KnownSet(1), KnownSet(1)
         self._account.part(self.connection.write_buffer_size)
         self._host.peer_gone(self)
 
