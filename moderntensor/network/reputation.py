@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from heapq import nsmallest
-from math import ceil, inf, log2
+from math import ceil, log2
 from typing import Final, NamedTuple, Protocol
 
 from ..config import NodeConfig
@@ -336,7 +336,7 @@ class Reputation:
             who,
             offence.value,
             printable(detail) or "-",
-            min(verdict.score, inf),
+            verdict.score,
             verdict.key,
             after,
             more,
