@@ -127,3 +127,20 @@ async def test_without_a_directory_nothing_is_kept(tmp_path: Path) -> None:
         await node.connect_peer(LOOPBACK, one.listen_port)
         assert [anchor.node_id for anchor in node.anchors] == [one.node_id]
     assert not saved(tmp_path)
+
+
+async def test_a_node_to_start_from_must_be_the_one_that_was_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for transport in ("secure", "plaintext"):
+        config = SECURE.replace(transport=transport, bootstrap_redial=0.01)
+        async with quiet_node(transport=transport) as one:
+            async with P2PNode(bootstrap_nodes=[f"{'ab' * 32}@{at(one)}"], config=config) as node:
+                with caplog.at_level("WARNING", logger="moderntensor"):
+                    await until(lambda: "could not connect to" in caplog.text)
+                assert "another node_id than expected (code 16)" in caplog.text
+                caplog.clear()
+                assert not node.peers
+            named = [f"{one.node_id.hex()}@{at(one)}"]
+            async with P2PNode(bootstrap_nodes=named, config=config) as node:
+                await until(lambda node=node, one=one: one.node_id in node.table.by_id)
