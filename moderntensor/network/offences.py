@@ -73,8 +73,6 @@ class Offence(StrEnum):
     """A payload that is no encoding of its message."""
     SLOW_FRAME = "slow_frame", _FREE, Code.TIMEOUT
     """A frame that was not complete in time; a line that broke looks the same."""
-    BROKEN_RECORD = "broken_record", _FREE, Code.PROTOCOL_ERROR
-    """A record that fails authentication: whoever sits on the line can cause it."""
 
     # --- handshake -------------------------------------------------------------------------
     WRONG_NETWORK = "wrong_network", _FREE, Code.WRONG_NETWORK
@@ -107,9 +105,6 @@ class Offence(StrEnum):
     """Holds most of the bytes that all peers together may hold."""
     SERVES_NOTHING = "serves_nothing", _FREE, Code.TIMEOUT
     """Answers nothing, or nothing but BUSY, while others do."""
-
-    # --- addresses -------------------------------------------------------------------------
-    BAD_ADDRESSES = "bad_addresses", _SLIGHT, Code.PROTOCOL_ERROR, False
 
     # --- headers ---------------------------------------------------------------------------
     BAD_HEADER = "bad_header", _BAN, Code.BAD_HEADER
