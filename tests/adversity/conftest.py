@@ -112,7 +112,10 @@ class Honest(Child):
 
     def report(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.ask("report")
+        self.slowest_pong = max(self.slowest_pong, *(one["slowest_pong"] for one in found))
         return found
+
+    slowest_pong = 0.0  # s, since it was last set to 0
 
     def progress(self, before: list[dict[str, Any]]) -> bool:
         """Whether each has begun and ended a sync since, and had a PING answered."""
@@ -133,6 +136,7 @@ class Row:
         self.descriptors = live.descriptors()
         self.memory = live.memory()
         self._progress = honest.report()
+        honest.slowest_pong = 0.0
 
     @property
     def target(self) -> Target:
@@ -175,7 +179,7 @@ class Row:
             assert one["peers"] == 1
         self.measure(
             memory_grown=grown,
-            slowest_pong=max(one["slowest_pong"] for one in now),
+            slowest_pong=self.honest.slowest_pong,
             syncs=sum(one["syncs"] for one in now) - sum(one["syncs"] for one in self._progress),
         )
         if FIGURES:
