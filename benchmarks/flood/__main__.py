@@ -76,7 +76,8 @@ def measure(rounds: int, seconds: float, blocks: int) -> dict[str, Any]:
             hostile.stop()
             time.sleep(1)
         after = Stretch(node, syncer, seconds / 2, None)
-        partings = syncer.ask("report")["partings"]
+        said_last = syncer.ask("report")
+        partings = said_last["partings"]
         state = node.ask("state")
         assert not partings, partings
         for process in (syncer, node):
@@ -97,6 +98,7 @@ def measure(rounds: int, seconds: float, blocks: int) -> dict[str, Any]:
         "memory_at_rest": at_rest,
         "memory_most": max(stretch.memory for stretch in loud),
         "memory_allowed": BYTE_BUDGET + OVERHEAD,
+        "busy_replies": said_last["busy"],
         "attacks": attacks[-1],
         "node": state,
     }

@@ -17,6 +17,8 @@ from moderntensor.blockchain.validation import BlockValidator
 from moderntensor.config import NodeConfig
 from moderntensor.network.identity import NodeIdentity
 from moderntensor.network.p2p import P2PNode
+from moderntensor.network.peer import Peer
+from moderntensor.network.protocol import MessageType, Reply, Status
 from moderntensor.network.sync import SyncManager
 
 
@@ -30,8 +32,14 @@ class Syncer:
         self.node.on_peer_disconnected.append(
             lambda peer: self.partings.append(f"{peer.drop_code}: {peer.drop_reason}")
         )
+        self.busy = 0
+        for kind in (MessageType.HEADERS, MessageType.BLOCK_BODIES):
+            self.node.register_handler(kind, self._on_reply)
         self._whole = 0  # blocks of the syncs that are complete
         self._manager: SyncManager | None = None
+
+    async def _on_reply(self, peer: Peer, reply: Reply) -> None:
+        self.busy += reply.status == Status.BUSY
 
     async def run(self) -> None:
         """For ever."""
@@ -48,7 +56,12 @@ class Syncer:
         """Blocks synced so far, those of the sync under way included."""
         now = self._manager.chain.head.height if self._manager is not None else 0
         latency = [peer.latency for peer in self.node.peers.values()]
-        return {"blocks": self._whole + now, "partings": self.partings, "latency": latency}
+        return {
+            "blocks": self._whole + now,
+            "partings": self.partings,
+            "latency": latency,
+            "busy": self.busy,
+        }
 
 
 async def run(setup: dict[str, Any]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from helpers.secure import (
     DIALLER,
@@ -59,6 +62,10 @@ def test_golden_bytes() -> None:
     assert [len(bytes.fromhex(m)) for m in GOLDEN_HANDSHAKE] == [2 + 32, 2 + 96, 2 + 64]
     assert dialler.channel.remote_key == LISTENER.node_id
     assert listener.channel.remote_key == DIALLER.node_id
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    examples = set(re.findall(r"`([0-9a-f ]+)` \|$", text, re.MULTILINE))
+    shown = {example.replace(" ", "") for example in examples}
+    assert {*GOLDEN_HANDSHAKE, *GOLDEN_RECORDS} <= shown
 
 
 def test_neither_key_is_readable() -> None:
