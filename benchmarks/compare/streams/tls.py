@@ -1,4 +1,4 @@
-"""asyncio streams over TLS 1.3, a length before each message; the certificate is made on the spot."""
+"""asyncio streams over TLS 1.3, a length before each message; the certificate is made here."""
 
 from __future__ import annotations
 
