@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
+from helpers.rawpeer import QUIET
+from helpers.sync_nodes import CONFIG
 
+from moderntensor.cli.node import status_line
 from moderntensor.config import NodeConfig
 from moderntensor.network.clock import (
     CLOCK_OFF,
@@ -15,6 +18,7 @@ from moderntensor.network.clock import (
     WARN_INTERVAL,
     ClockOffset,
 )
+from moderntensor.node import FullNode
 from moderntensor.runtime import Runtime
 
 
@@ -120,3 +124,12 @@ def test_it_is_said_once_in_a_while(
         clock.sample(public(number), 60.0)
     assert "60 s slow" in caplog.messages[1]
     assert len(caplog.messages) == 2
+
+
+async def test_the_status_line_of_a_node_says_so() -> None:
+    async with FullNode(None, CONFIG, settings=QUIET) as node:
+        assert "clock" not in status_line(node)
+        for number in range(LEAST_VOTES):
+            node.p2p.gossip.clock.sample(public(number), 42.0)
+        assert node.p2p.clock_offset.seconds == 42.0
+        assert "clock off by +42 s" in status_line(node)
