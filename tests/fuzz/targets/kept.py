@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from moderntensor.errors import ConfigError, ModernTensorError
-from moderntensor.network.addressbook_file import SavedAddress, decode_book, encode_book
+from moderntensor.network.addressbook.file import SavedAddress, decode_book, encode_book
 from moderntensor.network.anchors import Anchor, decode_anchors, encode_anchors
 from moderntensor.network.ban_file import decode_bans, encode_bans
 from moderntensor.network.bans import OPERATOR, Ban, parse_key

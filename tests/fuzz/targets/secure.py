@@ -195,7 +195,7 @@ def _stream_seeds() -> Iterator[bytes]:
 
 
 TARGETS = {
-    "noise-handshake": Target(handshake, _handshake_seeds, longest=512),
+    "noise-handshake": Target(handshake, _handshake_seeds, longest=512, native=False),
     "secure-records": Target(records, _record_seeds, longest=2048),
-    "secure-streams": Target(streams, _stream_seeds, longest=1024),
+    "secure-streams": Target(streams, _stream_seeds, longest=1024, native=False),
 }
