@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from moderntensor.config import NodeConfig
 from moderntensor.network.addressbook import AddressBook, KnownAddress
-from moderntensor.network.addressbook_tables import Table
+from moderntensor.network.addressbook.tables import Table
 from moderntensor.network.addresses import netgroup
 from moderntensor.network.limits import ADDRESSES_PER_SECOND
 from moderntensor.runtime import Runtime

@@ -46,7 +46,9 @@ def test_the_places_are_those_that_there_are() -> None:
         assert (f"{path.name}/" if path.is_dir() else path.name) in named, path
 
 
-@pytest.mark.parametrize("room", ["blockchain", "network", "network/sync"])
+@pytest.mark.parametrize(
+    "room", ["blockchain", "network", "network/addressbook", "network/gossip", "network/sync"]
+)
 def test_no_module_of_a_large_room_is_left_out(room: str) -> None:
     said = rows(ARCHITECTURE, f"| In `{room}/` |")
     named = [name for row in said for name in code(row[1])]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moderntensor.network.addressbook import AddressBook, KnownAddress
-from moderntensor.network.addressbook_tables import NewTable, TriedTable
+from moderntensor.network.addressbook.tables import NewTable, TriedTable
 from moderntensor.network.addresses import netgroup, to_wire
 from moderntensor.network.limits import (
     ADDRESS_ANSWER_TIME,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moderntensor.errors import StorageError
-from moderntensor.network.addressbook_file import (
+from moderntensor.network.addressbook.file import (
     ADDRESS_FILE,
     ADDRESS_FILE_CAP,
     SavedAddress,

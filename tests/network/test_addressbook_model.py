@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from moderntensor.config import NodeConfig
 from moderntensor.network.addressbook import AddressBook, KnownAddress
-from moderntensor.network.addressbook_tables import Table
+from moderntensor.network.addressbook.tables import Table
 from moderntensor.network.addresses import Scope, netgroup, scope
 from moderntensor.network.limits import (
     ADDRESS_BUCKET_SIZE,

@@ -25,7 +25,7 @@ from helpers.sync_nodes import extend
 
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.errors import InvalidTransactionError
-from moderntensor.network import gossip_transactions
+from moderntensor.network.gossip import transactions as gossip_transactions
 from moderntensor.network.limits import TRANSACTION_FULL_SIZE
 from moderntensor.network.messages import (
     GetTransactionsMessage,

@@ -25,7 +25,8 @@ from moderntensor.blockchain.mempool import Mempool
 from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.blockchain.validation import BlockValidator
-from moderntensor.network import gossip_early, gossip_score
+from moderntensor.network.gossip import early as gossip_early
+from moderntensor.network.gossip import score as gossip_score
 from moderntensor.network.limits import EARLY_BLOCKS_PER_PEER, UNKNOWN_PARENTS_BURST
 from moderntensor.network.messages import (
     BlocksMessage,

@@ -9,7 +9,8 @@ import pytest
 from helpers.news import START, alone, block_at, chain_of, compact, next_message, pool_of, transfer
 from helpers.rawpeer import RawPeer, until
 
-from moderntensor.network import gossip_completion, gossip_fetch
+from moderntensor.network.gossip import completion as gossip_completion
+from moderntensor.network.gossip import fetch as gossip_fetch
 from moderntensor.network.messages import (
     BlocksMessage,
     DisconnectCode,

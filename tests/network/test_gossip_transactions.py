@@ -20,7 +20,7 @@ from helpers.sync_nodes import ACCOUNTS, CONFIG, extend, grown
 
 from moderntensor.blockchain.mempool import Mempool
 from moderntensor.blockchain.transaction import Transaction
-from moderntensor.network import gossip_transactions
+from moderntensor.network.gossip import transactions as gossip_transactions
 from moderntensor.network.messages import (
     DisconnectCode,
     GetTransactionsMessage,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers.rawpeer import QUIET, RawPeer, hello_message, raw_listener, until
 
-from moderntensor.network.addressbook_file import ADDRESS_FILE
+from moderntensor.network.addressbook.file import ADDRESS_FILE
 from moderntensor.network.addresses import to_wire
 from moderntensor.network.limits import ADDRESSES_BURST
 from moderntensor.network.messages import (

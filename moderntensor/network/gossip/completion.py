@@ -13,20 +13,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast
 
-from ..blockchain.block import MAX_BLOCK_SIZE, Block, BlockHeader
-from ..blockchain.prepared import body_of_block
-from ..blockchain.transaction import Transaction
-from ..blockchain.waiting import ENTRY_OVERHEAD
-from ..errors import (
+from ...blockchain.block import MAX_BLOCK_SIZE, Block, BlockHeader
+from ...blockchain.prepared import body_of_block
+from ...blockchain.transaction import Transaction
+from ...blockchain.waiting import ENTRY_OVERHEAD
+from ...errors import (
     DecodeError,
     NetworkError,
     ProtocolViolationError,
     RequestTimeoutError,
 )
-from .gossip_fetch import busy_pause, request
-from .gossip_score import NewsScore
-from .host import Host
-from .limits import (
+from ..host import Host
+from ..limits import (
     BLOCK_ATTEMPTS,
     BLOCK_COMPLETION_TIME,
     BLOCK_FETCH_TIMEOUT,
@@ -34,10 +32,12 @@ from .limits import (
     BUSY_RETRIES,
     FETCH_ALTERNATIVES,
 )
-from .messages import BlocksMessage, DisconnectCode, GetBlocksMessage
-from .offences import Offence
-from .peer import Peer
-from .protocol import MAX_TRANSACTIONS_ASKED
+from ..messages import BlocksMessage, DisconnectCode, GetBlocksMessage
+from ..offences import Offence
+from ..peer import Peer
+from ..protocol import MAX_TRANSACTIONS_ASKED
+from .fetch import busy_pause, request
+from .score import NewsScore
 
 __all__ = ["Completed", "Completion", "Completions", "Teller"]
 

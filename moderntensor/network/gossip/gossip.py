@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from ..blockchain.block import Block
-from ..blockchain.chain import Blockchain
-from ..blockchain.transaction import Transaction
-from .clock import ClockOffset
-from .gossip_blocks import BlockGossip, BlockHook, ClaimHook
-from .gossip_score import NewsScore
-from .gossip_transactions import TransactionGossip
-from .host import Host
-from .messages import Message, MessageCodec, MessageType, Request
+from ...blockchain.block import Block
+from ...blockchain.chain import Blockchain
+from ...blockchain.transaction import Transaction
+from ..clock import ClockOffset
+from ..host import Host
+from ..messages import Message, MessageCodec, MessageType, Request
+from .blocks import BlockGossip, BlockHook, ClaimHook
+from .score import NewsScore
+from .transactions import TransactionGossip
 
 __all__ = ["BlockHook", "ClaimHook", "Gossip"]
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from ..config import NodeConfig
-from ..runtime import Runtime
-from .addressbook_entry import KnownAddress
-from .addressbook_places import Places
-from .addresses import Scope, is_exempt, may_learn, netgroup, scope, to_wire
-from .limits import ADDRESS_ANSWER_TIME, ADDRESS_DRAWS, ADDRESS_SHARE, ADDRESS_SHARE_MIN
-from .messages import PeerRecord
-from .protocol import MAX_PEERS
+from ...config import NodeConfig
+from ...runtime import Runtime
+from ..addresses import Scope, is_exempt, may_learn, netgroup, scope, to_wire
+from ..limits import ADDRESS_ANSWER_TIME, ADDRESS_DRAWS, ADDRESS_SHARE, ADDRESS_SHARE_MIN
+from ..messages import PeerRecord
+from ..protocol import MAX_PEERS
+from .entry import KnownAddress
+from .places import Places
 
 if TYPE_CHECKING:
     from random import Random

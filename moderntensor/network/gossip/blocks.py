@@ -9,30 +9,30 @@ from contextlib import suppress
 from math import isqrt
 from typing import TypeAlias
 
-from ..blockchain.block import Block, BlockHeader
-from ..blockchain.chain import Blockchain
-from ..blockchain.chain_types import HeadChanged
-from ..blockchain.transaction import TRANSACTION_GAS
-from ..errors import InvalidBlockError, ProtocolViolationError, ValidationError
-from .blame import offence_of_rule
-from .budget import Kind
-from .clock import ClockOffset
-from .gossip_completion import Completion
-from .gossip_early import EarlyBlocks
-from .gossip_headers import Verdict, judge_header
-from .gossip_score import NewsScore
-from .gossip_transactions import TransactionGossip
-from .host import Host
-from .limits import (
+from ...blockchain.block import Block, BlockHeader
+from ...blockchain.chain import Blockchain
+from ...blockchain.chain_types import HeadChanged
+from ...blockchain.transaction import TRANSACTION_GAS
+from ...errors import InvalidBlockError, ProtocolViolationError, ValidationError
+from ..blame import offence_of_rule
+from ..budget import Kind
+from ..clock import ClockOffset
+from ..host import Host
+from ..limits import (
     ANNOUNCED_BLOCKS_PER_PEER,
     ANNOUNCED_BLOCKS_WAITING,
     BLOCK_PUSH_MIN,
     FAR_AHEAD,
     HEADS_WAITING,
 )
-from .messages import DisconnectCode, MessageCodec, NewBlockHashesMessage, NewBlockMessage
-from .offences import Offence
-from .peer import Peer
+from ..messages import DisconnectCode, MessageCodec, NewBlockHashesMessage, NewBlockMessage
+from ..offences import Offence
+from ..peer import Peer
+from .completion import Completion
+from .early import EarlyBlocks
+from .headers import Verdict, judge_header
+from .score import NewsScore
+from .transactions import TransactionGossip
 
 __all__ = ["BlockGossip", "BlockHook", "ClaimHook"]
 

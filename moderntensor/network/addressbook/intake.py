@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..config import NodeConfig
-from ..runtime import Runtime
-from .addresses import is_exempt, may_learn, netgroup
-from .limits import (
+from ...config import NodeConfig
+from ...runtime import Runtime
+from ..addresses import is_exempt, may_learn, netgroup
+from ..limits import (
     ADDRESS_HORIZON,
     ADDRESS_PENALTY,
     ADDRESS_SOURCES,
@@ -14,7 +14,7 @@ from .limits import (
     ADDRESSES_PER_SECOND,
     OWN_ADDRESSES,
 )
-from .rates import TokenBucket
+from ..rates import TokenBucket
 
 __all__ = ["Intake"]
 

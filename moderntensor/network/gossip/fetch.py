@@ -7,16 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, cast
 
-from ..blockchain.transaction import Transaction
-from ..errors import (
+from ...blockchain.transaction import Transaction
+from ...errors import (
     DecodeError,
     NetworkError,
     ProtocolViolationError,
     RequestTimeoutError,
 )
-from .gossip_score import NewsScore
-from .host import Host
-from .limits import (
+from ..host import Host
+from ..limits import (
     BUSY_PAUSE,
     BUSY_RETRIES,
     FETCH_ALTERNATIVES,
@@ -26,10 +25,11 @@ from .limits import (
     WANTED_RESERVED,
     WANTED_TRANSACTIONS,
 )
-from .messages import DisconnectCode, GetTransactionsMessage, Reply, Status, TransactionsMessage
-from .offences import Offence
-from .peer import Peer
-from .protocol import MAX_TRANSACTIONS_ASKED
+from ..messages import DisconnectCode, GetTransactionsMessage, Reply, Status, TransactionsMessage
+from ..offences import Offence
+from ..peer import Peer
+from ..protocol import MAX_TRANSACTIONS_ASKED
+from .score import NewsScore
 
 __all__ = ["Delivery", "TransactionFetcher", "busy_pause", "decode_transactions", "request"]
 

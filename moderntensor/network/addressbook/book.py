@@ -9,12 +9,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ..config import NodeConfig
-from ..errors import StorageError
-from ..runtime import Runtime
-from . import state_file
-from .addressbook_entry import KnownAddress
-from .addressbook_file import (
+from ...config import NodeConfig
+from ...errors import StorageError
+from ...runtime import Runtime
+from .. import state_file
+from ..addresses import canonical, from_wire, netgroup
+from ..limits import ADDRESS_ALIASES, ADDRESS_GIVE_UP, ADDRESS_SAVE_INTERVAL
+from ..messages import PeerRecord
+from .entry import KnownAddress
+from .file import (
     ADDRESS_FILE,
     ADDRESS_FILE_CAP,
     MAX_TRIED,
@@ -22,12 +25,9 @@ from .addressbook_file import (
     decode_book,
     encode_book,
 )
-from .addressbook_intake import Intake
-from .addressbook_places import Places
-from .addressbook_selection import Answers, Groups, choose, draw
-from .addresses import canonical, from_wire, netgroup
-from .limits import ADDRESS_ALIASES, ADDRESS_GIVE_UP, ADDRESS_SAVE_INTERVAL
-from .messages import PeerRecord
+from .intake import Intake
+from .places import Places
+from .selection import Answers, Groups, choose, draw
 
 __all__ = ["AddressBook", "KnownAddress"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from ..config import NodeConfig
-from ..runtime import Runtime
-from .addressbook_entry import KnownAddress
-from .addressbook_file import SavedAddress
-from .addressbook_tables import NewTable, TriedTable
-from .addresses import is_exempt, netgroup
-from .limits import ADDRESS_COLLISIONS, ADDRESS_REPLACEMENT, ADDRESS_TEST_WINDOW
+from ...config import NodeConfig
+from ...runtime import Runtime
+from ..addresses import is_exempt, netgroup
+from ..limits import ADDRESS_COLLISIONS, ADDRESS_REPLACEMENT, ADDRESS_TEST_WINDOW
+from .entry import KnownAddress
+from .file import SavedAddress
+from .tables import NewTable, TriedTable
 
 __all__ = ["Places", "group_of"]
 

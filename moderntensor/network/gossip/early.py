@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .host import Host
-from .limits import (
+from ..host import Host
+from ..limits import (
     EARLY_BLOCK_HORIZON,
     EARLY_BLOCKS,
     EARLY_BLOCKS_PER_PEER,
     FETCH_ALTERNATIVES,
 )
-from .peer import Peer
+from ..peer import Peer
 
 __all__ = ["EarlyBlocks"]
 

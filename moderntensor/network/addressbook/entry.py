@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .addresses import format_address, to_wire
-from .limits import (
+from ..addresses import format_address, to_wire
+from ..limits import (
     ADDRESS_GIVE_UP,
     ADDRESS_HORIZON,
     ADDRESS_NEW_GIVE_UP,

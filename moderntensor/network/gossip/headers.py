@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from ..blockchain.block import BlockHeader
-from ..blockchain.chain import Blockchain
-from ..blockchain.lookup import HeaderBatch
-from ..errors import HeaderChainError, UnknownParentError
+from ...blockchain.block import BlockHeader
+from ...blockchain.chain import Blockchain
+from ...blockchain.lookup import HeaderBatch
+from ...errors import HeaderChainError, UnknownParentError
 
 __all__ = ["Verdict", "judge_header"]
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
-from .host import Host
-from .known import KnownSet
-from .limits import (
+from ..host import Host
+from ..known import KnownSet
+from ..limits import (
     REPEATS_BURST,
     REPEATS_PER_SECOND,
     SILENT_BYTES,
     UNKNOWN_PARENTS_BURST,
     UNKNOWN_PARENTS_PER_SLOT,
 )
-from .offences import Offence
-from .peer import Peer
-from .rates import TokenBucket
+from ..offences import Offence
+from ..peer import Peer
+from ..rates import TokenBucket
 
 __all__ = ["NewsScore"]
 

@@ -16,9 +16,9 @@ import json
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from ..errors import StorageError
-from .addresses import Scope, canonical, scope
-from .limits import (
+from ...errors import StorageError
+from ..addresses import Scope, canonical, scope
+from ..limits import (
     ADDRESS_BUCKET_SIZE,
     NEW_BUCKETS,
     NEW_BUCKETS_PER_ADDRESS,

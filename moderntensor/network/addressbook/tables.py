@@ -11,8 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from .addressbook_entry import KnownAddress
-from .limits import (
+from ..limits import (
     ADDRESS_BUCKET_SIZE,
     NEW_BUCKETS,
     NEW_BUCKETS_PER_ADDRESS,
@@ -20,6 +19,7 @@ from .limits import (
     TRIED_BUCKETS,
     TRIED_BUCKETS_PER_GROUP,
 )
+from .entry import KnownAddress
 
 if TYPE_CHECKING:
     from random import Random

@@ -6,25 +6,25 @@ import asyncio
 from collections.abc import Iterable
 from math import isqrt
 
-from ..blockchain.mempool import ALWAYS_INVALID, Mempool
-from ..blockchain.transaction import Transaction, identify
-from ..errors import InvalidTransactionError
-from .budget import Kind
-from .gossip_fetch import TransactionFetcher, decode_transactions
-from .gossip_score import NewsScore
-from .host import Host
-from .known import KnownSet, RecentBytes
-from .limits import (
+from ...blockchain.mempool import ALWAYS_INVALID, Mempool
+from ...blockchain.transaction import Transaction, identify
+from ...errors import InvalidTransactionError
+from ..budget import Kind
+from ..host import Host
+from ..known import KnownSet, RecentBytes
+from ..limits import (
     GOSSIP_QUEUE_BYTES,
     MEMPOOL_UPKEEP,
     REFUSED_TRANSACTIONS,
     TRANSACTION_FULL_SIZE,
     TRANSACTION_PUSH_MIN,
 )
-from .messages import MessageCodec, NewTransactionMessage
-from .offences import Offence
-from .peer import Peer
-from .protocol import MAX_ANNOUNCED_TRANSACTIONS
+from ..messages import MessageCodec, NewTransactionMessage
+from ..offences import Offence
+from ..peer import Peer
+from ..protocol import MAX_ANNOUNCED_TRANSACTIONS
+from .fetch import TransactionFetcher, decode_transactions
+from .score import NewsScore
 
 __all__ = ["TransactionGossip"]
 
