@@ -63,10 +63,12 @@ def format_address(host: str, port: int) -> str:
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port of ``host:port`` or ``[ipv6]:port``. Raises `ConfigError`."""
     host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
+    if ":" in host:
+        if not (host.startswith("[") and host.endswith("]")):
+            raise ConfigError(f"address {text!r}: an IPv6 address needs brackets")
         host = host[1:-1]
-    elif ":" in host:
-        raise ConfigError(f"address {text!r}: an IPv6 address needs brackets")
+    if "[" in host or "]" in host:
+        raise ConfigError(f"address {text!r}: brackets are for an IPv6 address")
     if not colon or not host or len(port) > 5 or not (port.isascii() and port.isdigit()):
         raise ConfigError(f"address {text!r}: needs host:port")
     if not 0 < int(port) < 65536:

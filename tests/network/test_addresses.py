@@ -131,6 +131,8 @@ def test_addresses_are_read_strictly() -> None:
         "::1:80",
         "h:8 0",
         "h:٣",
+        "[name]:80",
+        "[[::1]]:80",
     ):
         with pytest.raises(ConfigError):
             parse_address(text)
