@@ -62,6 +62,10 @@ def test_the_commands_are_these() -> None:
         "keys",
         "keys new",
         "keys show",
+        "bans",
+        "bans list",
+        "bans add",
+        "bans lift",
     }
 
 
