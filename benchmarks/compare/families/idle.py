@@ -76,7 +76,8 @@ def _memory(scale: Scale) -> Case:
         (Mark(48 * _KIB), Mark(48 * _KIB, ours=_BUSY)),
         better="lower",
         rounds=scale.pick(3, 1),
-        note="RssAnon of the node's process with its peers, less that without, by their number",
+        note="RssAnon of the node's process with its peers, less that without, by their number; in "
+        "plaintext",
     )
 
 

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 
 from ..case import OURS, Case, Contender, Mark, Scale
 from ..nodes.process import Worker
+from ..streams import ENCRYPTED
 
 TITLE = "Node"
 
-_OTHERS = ("aiohttp", "plain")
+_OTHERS = (ENCRYPTED, "aiohttp", "plain")
 _PEERS = 50
 # GET_PEERS alone is asked here, up to 16 at a time; the default allows 16 in all, 8 of a type.
 _OURS = {"max_per_type": 16, "max_peers": _PEERS + 10}
@@ -22,6 +23,7 @@ _SENT = (
     "handled twice, by the node's own gossip and by the program's handler"
 )
 _WIRE = "each its own encoding: 1,036 bytes on the wire, or 2,097 of JSON with hex"
+_PLAINTEXT = "all in plaintext but where it says encrypted: AES-GCM, what nodes use by default"
 _RAW = "blocking sockets, no event loop: the ceiling that the machine sets"
 
 _SENDING = (
@@ -49,7 +51,7 @@ class Pair:
     """Two processes with `peers` connections between them; `near` listens, `far` has dialled."""
 
     def __init__(self, stack: ExitStack, end: str, peers: int = 1) -> None:
-        settings = _OURS if end == OURS else {}
+        settings = _OURS if end in (OURS, ENCRYPTED) else {}
         self.end, self.peers = end, peers
         self.near = stack.enter_context(Worker(end, **settings))
         self.far = stack.enter_context(Worker(end, **settings))
@@ -115,7 +117,7 @@ def cases(scale: Scale) -> Iterator[Case]:
 
 
 def _one_way(scale: Scale, pairs: list[Pair]) -> Case:
-    counts = {OURS: scale.pick(100_000, 60_000)}
+    counts = dict.fromkeys((OURS, ENCRYPTED), scale.pick(100_000, 60_000))
 
     def sample(pair: Pair) -> Callable[[], float]:
         count = counts.get(pair.end, scale.pick(25_000, 10_000))
@@ -127,6 +129,7 @@ def _one_way(scale: Scale, pairs: list[Pair]) -> Case:
         tuple(Contender(pair.end, sample(pair), _SENT if pair.end == OURS else "")
               for pair in pairs),
         (Mark(4.0, ("aiohttp",), bound=_SENDING),),
+        note=_PLAINTEXT,
         check=lambda: _same_contents(pairs, lambda pair: pair.near.ask("flood", count=_CHECKED)),
     )  # fmt: skip
 
@@ -184,7 +187,7 @@ def _broadcast(scale: Scale, audiences: list[Audience]) -> Case:
 
 
 def _stream_of_transactions(scale: Scale, crowds: list[Pair]) -> Case:
-    counts = {OURS: scale.pick(400, 200)}
+    counts = dict.fromkeys((OURS, ENCRYPTED), scale.pick(400, 200))
 
     def sample(pair: Pair) -> Callable[[], float]:
         count = counts.get(pair.end, scale.pick(100, 50))

@@ -25,7 +25,10 @@ _TOGETHER = 50  # broadcasts in one turn of the loop
 
 
 class OurEnd(End):
-    """Nodes without a chain, whose handlers are Python."""
+    """Nodes without a chain, whose handlers are Python. In plaintext, as what they are held
+    against."""
+
+    TRANSPORT = "plaintext"
 
     def __init__(self, max_per_type: int = 8, max_peers: int = 50, heartbeat: float = 15.0) -> None:
         super().__init__()
@@ -37,6 +40,7 @@ class OurEnd(End):
             max_peers=max_peers,
             max_inbound=max_peers,
             ping_interval=heartbeat,
+            transport=self.TRANSPORT,
             rate_limits=1e6,  # it measures how fast a node is, not how fast a peer may be
         )
         self._nodes: list[P2PNode] = []
@@ -116,3 +120,9 @@ class OurEnd(End):
 
     async def _on_get_peers(self, peer: Peer, message: GetPeersMessage) -> PeersMessage:
         return PeersMessage(request_id=message.request_id, peers=(RECORD,))
+
+
+class EncryptedEnd(OurEnd):
+    """The same by the transport that nodes use by default."""
+
+    TRANSPORT = "secure"

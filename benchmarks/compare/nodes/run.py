@@ -17,6 +17,7 @@ from .loop import UnpacedLoop
 
 ENDS = {
     "moderntensor": ("ours", "OurEnd"),
+    "moderntensor, encrypted": ("ours", "EncryptedEnd"),
     "aiohttp": ("websockets", "AiohttpEnd"),
     "plain": ("plain", "PlainEnd"),
     "crowd": ("crowd", "Crowd"),
