@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ..errors import ConfigError
 from ..runtime import Runtime
+from .state_file import sync_directory
 
 __all__ = ["NodeIdentity"]
 
@@ -42,8 +43,8 @@ class NodeIdentity:
     def load(cls, path: str | Path, runtime: Runtime | None = None) -> NodeIdentity:
         """The identity in the file at `path` (hex), which is created on the first run.
 
-        Raises `ConfigError` if it cannot be read or written, holds no key, or may be read by
-        anyone but its owner.
+        Raises `ConfigError` if it cannot be read or written, holds no key, belongs to another
+        user, or may be read by others. A link is followed: what counts is the file.
         """
         path = Path(path)
         try:
@@ -52,7 +53,7 @@ class NodeIdentity:
             except FileNotFoundError:
                 identity = cls.generate(runtime)
                 try:
-                    identity._write(path)
+                    identity._write(path, runtime or Runtime())
                 except FileExistsError:  # another process was faster: its key counts
                     text = _read_private(path)
                 else:
@@ -64,9 +65,10 @@ class NodeIdentity:
         except ValueError as error:
             raise ConfigError(f"node key {path}: needs {2 * _SECRET_SIZE} hex digits") from error
 
-    def _write(self, path: Path) -> None:
-        # Whole or not at all: written aside, then linked, which fails if `path` has appeared.
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+    def _write(self, path: Path, runtime: Runtime) -> None:
+        # Whole or not at all: written aside, then linked, which fails if `path` has appeared. What
+        # a killed process left aside has another name: its pid may be ours, as in a container.
+        aside = path.with_name(f".{path.name}.{os.getpid()}.{runtime.entropy(8).hex()}")
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -76,6 +78,7 @@ class NodeIdentity:
             os.link(aside, path)
         finally:
             aside.unlink()
+        sync_directory(path.parent)
 
     @property
     def node_id(self) -> bytes:
@@ -92,11 +95,23 @@ class NodeIdentity:
 
 
 def _read_private(path: Path) -> str:
-    with path.open(encoding="ascii", errors="replace") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if mode & _TOO_OPEN:
+    # Without waiting for who writes to a pipe.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(f"node key {path}: not a regular file")
+        # Whoever owns it can read it, whatever its mode.
+        if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
             raise ConfigError(
-                f"node key {path}: readable by others (mode {stat.S_IMODE(mode):04o}); "
+                f"node key {path}: belongs to user {found.st_uid}, "
+                f"but this node runs as user {os.geteuid()}"
+            )
+        if found.st_mode & _TOO_OPEN:
+            raise ConfigError(
+                f"node key {path}: readable by others (mode {stat.S_IMODE(found.st_mode):04o}); "
                 "it must be 0600"
             )
-        return file.read(4 * _SECRET_SIZE)
+        return os.read(descriptor, 4 * _SECRET_SIZE).decode("ascii", "replace")
+    finally:
+        os.close(descriptor)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from ..errors import ModernTensorError, StorageError
 
-__all__ = ["load", "read_capped", "set_aside", "write_atomically"]
+__all__ = ["load", "read_capped", "set_aside", "sync_directory", "write_atomically"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -40,12 +40,13 @@ def write_atomically(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """So that the names in the directory survive a loss of power. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
