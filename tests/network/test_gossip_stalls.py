@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from helpers.news import START, alone, block_at, chain_of, compact, next_message, pool_of, transfer
 from helpers.rawpeer import RawPeer, until
 
+from moderntensor.network.gossip import blocks as gossip_blocks
 from moderntensor.network.gossip import completion as gossip_completion
 from moderntensor.network.gossip import fetch as gossip_fetch
 from moderntensor.network.messages import (
@@ -202,3 +203,56 @@ async def test_a_block_waits_for_the_one_below_it() -> None:
             await heard(raw)
         await until(lambda: chain_of(node).head.hash == above.hash)
         assert not node.reputation.counts.offences
+
+
+async def test_a_wrong_height_told_first_keeps_no_block_away() -> None:
+    async with two() as (node, liar, honest):
+        block = block_at(START + 1)
+        liar.send(NewBlockHashesMessage(hashes=((block.hash, block.height + 1),)))
+        await next_message(liar, GetBlocksMessage)
+        honest.send(NewBlockHashesMessage(hashes=((block.hash, block.height),)))
+        await heard(honest)
+        request = await next_message(honest, GetBlocksMessage)
+        assert request.start_height == request.end_height == block.height
+        honest.send(BlocksMessage(request_id=request.request_id, blocks=(block.encode(),)))
+        await until(lambda: chain_of(node).head.hash == block.hash)
+
+
+async def test_a_crowd_of_stallers_keeps_no_block_from_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whom we have dialled is asked, though strangers who announced before have all places."""
+    monkeypatch.setattr(gossip_completion, "BLOCK_STALL_TIME", 0.02)
+    monkeypatch.setattr(gossip_completion, "BLOCK_FETCH_TIMEOUT", 60.0)
+    async with AsyncExitStack() as stack:
+        node, first = await stack.enter_async_context(alone())
+        block = block_at(START + 1)
+        news = NewBlockHashesMessage(hashes=((block.hash, block.height),))
+        crowd = [first]
+        for number in range(6):
+            raw = await RawPeer.meet(node, node_id=bytes([number]) * 32)
+            crowd.append(await stack.enter_async_context(raw))
+        await until(lambda: len(node.peers) == len(crowd))
+        *strangers, dialled = crowd
+        node.peers[dialled.address].outbound = True
+        for raw in strangers:
+            raw.send(news)
+            await heard(raw)
+        dialled.send(news)
+        request = await next_message(dialled, GetBlocksMessage)
+        dialled.send(BlocksMessage(request_id=request.request_id, blocks=(block.encode(),)))
+        await until(lambda: chain_of(node).head.hash == block.hash)
+
+
+async def test_the_sync_is_told_of_what_gossip_does_not_get(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_blocks, "ANNOUNCED_BLOCKS_PER_PEER", 1)
+    async with alone() as (node, inventor):
+        told: list[str] = []
+        node.gossip.on_claim = lambda peer: told.append(peer.address)
+        for height in (START + 1, START + 2):
+            inventor.send(NewBlockHashesMessage(hashes=((bytes([height]) * 32, height),)))
+        await until(lambda: told == [inventor.address])  # no room for the second
+        request = await next_message(inventor, GetBlocksMessage)
+        inventor.send(BlocksMessage(request_id=request.request_id, status=Status.NOT_FOUND))
+        await until(lambda: told == [inventor.address] * 2)  # and nothing came of the first
+        assert not node.gossip.blocks._waiting

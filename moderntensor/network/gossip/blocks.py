@@ -278,22 +278,28 @@ class BlockGossip:
         """`peer` has a block that is worth completing."""
         completion = self._waiting.get(block_hash)
         if completion is not None:
-            completion.told(peer, header, ids)
+            completion.told(peer, height, header, ids)
         elif (
             len(self._waiting) < ANNOUNCED_BLOCKS_WAITING
-            and sum(other.tellers[0].peer is peer for other in self._waiting.values())
+            and sum(other.begun_by is peer for other in self._waiting.values())
             < ANNOUNCED_BLOCKS_PER_PEER
         ):
-            completion = Completion(self._host, self, self._score, self._judge, block_hash, height)
+            completion = Completion(
+                self._host, self, self._score, self._judge, peer, block_hash, height
+            )
             self._waiting[block_hash] = completion
-            completion.told(peer, header, ids)
+            completion.told(peer, height, header, ids)
             self._host.tasks.start(self._complete(completion), f"block {height} of {peer.address}")
+        else:  # no room for it: the sync has
+            self._claimed(peer, height, block_hash)
 
     async def _complete(self, completion: Completion) -> None:
         """Get the block, and import it after the one that it stands on."""
         try:
             completed = await completion.run()
-            if completed is None:
+            if completed is None:  # the sync asks others than those who announced it
+                if self.claim_hook is not None:
+                    self.claim_hook(completion.begun_by)
                 return
             block, peer = completed
             peer.last_block_at = self._host.runtime.loop_time()

@@ -2,7 +2,8 @@
 
 Everybody who announces it is remembered. The first is asked at once; as long as the block has not
 come, every `BLOCK_STALL_TIME` the next is asked as well, and what one of them has sent need not
-come from another.
+come from another. Those whom we have dialled go before the others and have a place of their own,
+so that no crowd of announcers who stall can keep a block from us.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ _ID_COST = 96  # bytes of memory for a transaction's id in a list
 
 @dataclass(slots=True, eq=False)
 class Teller:
-    """Who announced the block, when (wall clock), and with which transactions, if it said."""
+    """Who announced the block, at which height, with which transactions if it said, and when
+    (wall clock)."""
 
     peer: Peer
+    height: int
     ids: tuple[bytes, ...] | None
     told_at: float
 
@@ -87,6 +90,7 @@ class Completion:
         all_of_them: Completions,
         score: NewsScore,
         judge: Callable[[Peer, BlockHeader, float], Awaitable[bool]],
+        begun_by: Peer,
         block_hash: bytes,
         height: int,
     ) -> None:
@@ -94,6 +98,7 @@ class Completion:
         self._all = all_of_them
         self._score = score
         self._judge = judge
+        self.begun_by = begun_by  # on whose word
         self.block_hash = block_hash
         self.height = height
         self.header: BlockHeader | None = None
@@ -104,14 +109,27 @@ class Completion:
         self._held = 0
         self._completed: Completed | None = None
 
-    def told(self, peer: Peer, header: BlockHeader | None, ids: tuple[bytes, ...] | None) -> None:
-        """`peer` announces it; `header`, if it is given, is good."""
-        if len(self.tellers) > FETCH_ALTERNATIVES or any(t.peer is peer for t in self.tellers):
+    def told(
+        self,
+        peer: Peer,
+        height: int,
+        header: BlockHeader | None,
+        ids: tuple[bytes, ...] | None,
+    ) -> None:
+        """`peer` announces it at `height`; `header`, if it is given, is good."""
+        tellers = self.tellers
+        self.header = self.header or header
+        if any(teller.peer is peer for teller in tellers):
+            return
+        if sum(teller.peer.outbound == peer.outbound for teller in tellers) > FETCH_ALTERNATIVES:
             return
         if ids is not None and not self._hold(len(ids) * _ID_COST):
             ids = None
-        self.header = self.header or header
-        self.tellers.append(Teller(peer, ids, self._host.runtime.wall_time()))
+        place = len(tellers)
+        if peer.outbound:
+            while place > self._asked and not tellers[place - 1].peer.outbound:
+                place -= 1
+        tellers.insert(place, Teller(peer, height, ids, self._host.runtime.wall_time()))
 
     def close(self) -> None:
         """Nothing is held for it any more."""
@@ -132,10 +150,11 @@ class Completion:
         try:
             async with asyncio.timeout(BLOCK_COMPLETION_TIME), asyncio.TaskGroup() as group:
                 while self._completed is None:
-                    if len(attempts) < BLOCK_ATTEMPTS and self._asked < len(self.tellers):
+                    if self._asked < len(self.tellers):
                         teller = self.tellers[self._asked]
-                        self._asked += 1
-                        attempts.add(group.create_task(self._attempt(teller)))
+                        if len(attempts) + (not teller.peer.outbound) < BLOCK_ATTEMPTS:
+                            self._asked += 1
+                            attempts.add(group.create_task(self._attempt(teller)))
                     if not attempts:
                         break
                     _, attempts = await asyncio.wait(
@@ -157,7 +176,7 @@ class Completion:
             if self.header is not None and teller.ids is not None:
                 block = await self._fill(peer, self.header, teller.ids)
             if block is None:
-                block = await self._fetch(peer)
+                block = await self._fetch(teller)
             if block is None or self._completed is not None:
                 return
             if not await self._host.runtime.run(_is_whole, block):
@@ -205,11 +224,12 @@ class Completion:
             raise NetworkError("too many blocks are being completed")
         self._found.update((tx.hash, tx) for tx in txs)
 
-    async def _fetch(self, peer: Peer) -> Block | None:
+    async def _fetch(self, teller: Teller) -> Block | None:
         """The whole block by its height, if it is the announced one (by now it may have moved)."""
-        asked = GetBlocksMessage(start_height=self.height, end_height=self.height, max_blocks=1)
+        height = teller.height if self.header is None else self.header.height
+        asked = GetBlocksMessage(start_height=height, end_height=height, max_blocks=1)
         for _ in range(BUSY_RETRIES):
-            reply = cast(BlocksMessage, await peer.request(asked, BLOCK_FETCH_TIMEOUT))
+            reply = cast(BlocksMessage, await teller.peer.request(asked, BLOCK_FETCH_TIMEOUT))
             pause = busy_pause(reply)
             if pause is None:
                 break
