@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -114,6 +115,42 @@ async def test_what_is_announced_piece_by_piece_is_asked_for_together() -> None:
         assert sorted(asked) == hashes
         assert requests <= 4
         await until(lambda: not node.gossip.transactions.fetcher.wanted)
+
+
+async def test_who_delivers_one_by_one_does_not_delay_what_others_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_fetch, "TRANSACTION_FETCH_TIMEOUT", 0.2)
+    async with two() as (node, slow, second):
+        tx, *own = (transfer(0, nonce) for nonce in range(20))
+        slow.send(NewTransactionMessage(announced=tuple(each.hash for each in (tx, *own))))
+        request = await next_message(slow, GetTransactionsMessage)
+        second.send(NewTransactionMessage(announced=(tx.hash,)))
+        await heard(second)
+        for each in own:
+            await asyncio.sleep(0.05)  # each in time, and all of them much later
+            slow.send(
+                TransactionsMessage(
+                    request_id=request.request_id,
+                    status=Status.PARTIAL,
+                    transactions=(each.encode(),),
+                )
+            )
+            request = await next_message(slow, GetTransactionsMessage)
+            if tx.hash not in request.hashes:
+                break
+        else:
+            pytest.fail("nobody else was asked")
+        while not isinstance(other := await second.read_any(), GetTransactionsMessage):
+            assert isinstance(other, (NewTransactionMessage, PingMessage))  # what came by now
+        assert other.hashes == (tx.hash,)
+        second.send(TransactionsMessage(request_id=other.request_id, transactions=(tx.encode(),)))
+        rest = tuple(each.encode() for each in own)[-len(request.hashes) :]
+        slow.send(TransactionsMessage(request_id=request.request_id, transactions=rest))
+        await until(lambda: len(pool_of(node)) == 20)
+        assert not node.gossip.transactions.fetcher.wanted
+        assert all(peer.wanted_from == 0 for peer in node.table)
+        assert not node.reputation.counts.offences
 
 
 # --- blocks ------------------------------------------------------------------------------------

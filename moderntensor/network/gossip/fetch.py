@@ -159,12 +159,13 @@ class TransactionFetcher:
         """Ask `peer` for `part`, and for what is announced meanwhile."""
         try:
             while part:
+                asked = dict.fromkeys(part)
                 missing = dict.fromkeys(part)
                 try:
-                    answers = await self._fetch(peer, missing)
+                    answers = await self._fetch(peer, asked, missing)
                 finally:
                     peer.wanted_from -= len(part)
-                    self._done(part, missing)
+                    self._done(asked, missing)
                 if not answers:
                     self._give_up(peer, asking)
                 part = asking.take()
@@ -175,17 +176,23 @@ class TransactionFetcher:
                 if self._asking.get(peer) is asking:
                     del self._asking[peer]
 
-    async def _fetch(self, peer: Peer, missing: dict[bytes, None]) -> bool:
-        """Get what is `missing`, as far as `peer` has it; whether it answers at all."""
+    async def _fetch(
+        self, peer: Peer, asked: dict[bytes, None], missing: dict[bytes, None]
+    ) -> bool:
+        """Get what is `missing`, as far as `peer` has it; whether it answers at all. What takes
+        longer than one reply may is left to others who have it, and leaves `asked` as well."""
         busy = before = 0
+        began = self._host.runtime.loop_time()
         try:
             while missing:
-                asked, before = list(missing), peer.connection.bytes_received
-                txs, pause = await request(peer, asked, TRANSACTION_FETCH_TIMEOUT)
+                before = peer.connection.bytes_received
+                txs, pause = await request(peer, list(missing), TRANSACTION_FETCH_TIMEOUT)
                 for tx in txs:
                     del missing[tx.hash]
                 if txs:
                     await self._take_in(peer, txs)
+                    if self._host.runtime.loop_time() >= began + TRANSACTION_FETCH_TIMEOUT:
+                        self._leave_to_others(asked, missing)
                 elif pause is None or busy >= BUSY_RETRIES or self._others_have(missing):
                     break
                 else:
@@ -200,6 +207,12 @@ class TransactionFetcher:
             logger.debug("%s did not send its transactions: %s", peer, error)
             return False
         return not peer.closed
+
+    def _leave_to_others(self, asked: dict[bytes, None], missing: dict[bytes, None]) -> None:
+        late = {tx_hash: None for tx_hash in missing if self.wanted.get(tx_hash)}
+        for tx_hash in late:
+            del asked[tx_hash], missing[tx_hash]
+        self._done(late, late)
 
     def _others_have(self, missing: Iterable[bytes]) -> bool:
         return any(self.wanted.get(tx_hash) for tx_hash in missing)
