@@ -32,7 +32,8 @@ from .gate import Gate
 from .gossip import BlockHook, Gossip
 from .identity import NodeIdentity
 from .life import Life, Work
-from .limits import RETRY_AFTER_MAX
+from .limits import DROP_LOGS_BURST, DROP_LOGS_PER_SECOND, RETRY_AFTER_MAX
+from .log_limit import LogLimit
 from .memory import Memory
 from .messages import (
     DisconnectCode,
@@ -140,6 +141,7 @@ class P2PNode:
         self.life = Life(self, owns_runtime=runtime is None)
         self.tasks = TaskSet(self.life.task_failed)
         self._unfollow: Callable[[], None] | None = None
+        self._logs: LogLimit | None = None  # of peers that come and go
 
     # --- life ------------------------------------------------------------------------------
 
@@ -387,9 +389,10 @@ class P2PNode:
         if peer.outbound:
             self.external.vote(peer.host_address, peer.observed_host)
         for host in self.external.hosts:
-            self.book.is_own(host, self.listen_port)
-        logger.info("connected to %s (%s)", peer, peer.user_agent)
-        self.anchors.update(self.table)
+            self.book.seems_own(host, self.listen_port)
+        self._say("connected to %s (%s)", peer, peer.user_agent)
+        if peer.outbound:
+            self.anchors.update(self.table)
         self.discovery.peer_connected(peer)
         self.gossip.transactions.welcome(peer)
         tell(self.on_peer_connected, peer, self.tasks if self.running else None)
@@ -400,7 +403,7 @@ class P2PNode:
         who = "dropped" if peer.dropped_by_us else "lost"
         code = f", code {peer.drop_code}" if peer.drop_code is not None else ""
         if peer.offence is None:  # else its line stands already
-            logger.info("%s %s: %s%s", who, peer, peer.drop_reason, code)
+            self._say("%s %s: %s%s", who, peer, peer.drop_reason, code)
         refused = self.reputation.parted(peer)
         if refused:  # looked at again before it is over, should a ban be lifted
             seconds = min(refused, self.config.redial_interval)
@@ -409,10 +412,19 @@ class P2PNode:
         if told:
             self.book.postpone(peer.host_address, peer.dial_port, told)
         self.book.parted(peer.host_address, peer.dial_port)
-        if self.running:
+        if self.running and peer.outbound:
             self.anchors.update(self.table)
         if peer.announced:
             tell(self.on_peer_disconnected, peer, self.tasks if self.running else None)
         if self.running:
             self.gate.limit_lingering()
         self.discovery.wake()
+
+    def _say(self, text: str, *args: object) -> None:
+        """A line about who comes or goes, which strangers can do in a loop."""
+        now = self.runtime.loop_time()
+        if self._logs is None:
+            self._logs = LogLimit(DROP_LOGS_PER_SECOND, DROP_LOGS_BURST, now)
+        more = self._logs.admit(now)
+        if more is not None:
+            logger.info(text + "%s", *args, more)

@@ -24,6 +24,7 @@ from .limits import (
     LOGS_PER_SECOND,
     WRITE_TOGETHER,
 )
+from .log_limit import LogLimit
 from .messages import (
     DisconnectCode,
     DisconnectMessage,
@@ -37,7 +38,7 @@ from .messages import (
 from .offences import Offence, offence_of_code, offence_of_frame
 from .peer_info import PeerInfo
 from .purpose import Purpose
-from .rates import PeerRates, TokenBucket
+from .rates import PeerRates
 from .reading import Reading, Why
 from .reputation import DISCONNECT_AT, Reputation
 from .requests import RequestTable
@@ -132,8 +133,7 @@ class Peer:
         self._serving = ServingQueue(self, self._account, host.router, host.config, host.runtime)
         self._rates = PeerRates(host.config.rate_limits, now)
         self._heartbeat = Heartbeat(self, host.config, host.runtime)
-        self._logs = TokenBucket(LOGS_PER_SECOND, LOGS_BURST, now)
-        self._logs_kept_back = 0
+        self._logs = LogLimit(LOGS_PER_SECOND, LOGS_BURST, now)
         self._settled = True  # its account says that nothing much is held
         self.on_frames = Intake(
             self,
@@ -403,9 +403,6 @@ class Peer:
 
     def log(self, level: int, text: str, *args: object, exc_info: bool = False) -> None:
         """Log a line about this peer, unless it has caused too many of late."""
-        if not self._logs.take(self._runtime.loop_time()):
-            self._logs_kept_back += 1
-            return
-        more = f" ({self._logs_kept_back} lines kept back)" if self._logs_kept_back else ""
-        self._logs_kept_back = 0
-        logger.log(level, "%s: " + text + "%s", self, *args, more, exc_info=exc_info)
+        more = self._logs.admit(self._runtime.loop_time())
+        if more is not None:
+            logger.log(level, "%s: " + text + "%s", self, *args, more, exc_info=exc_info)

@@ -14,9 +14,9 @@ from ..runtime import Runtime
 from .addresses import format_address, is_exempt
 from .bans import OPERATOR, Ban, Bans, host_key, parse_key
 from .limits import DROP_LOGS_BURST, DROP_LOGS_PER_SECOND, SCORES
+from .log_limit import LogLimit
 from .messages import DisconnectCode
 from .offences import BAN_AT, DISCONNECT_AT, Offence, offence_of_code
-from .rates import TokenBucket
 from .refusals import Refusals
 from .text import printable
 
@@ -135,8 +135,7 @@ class Reputation:
         # key → log2 of its points at loop time 0: what decays at one rate keeps its order.
         self._scores: dict[str, float] = {}
         self._refusals = Refusals()
-        self._logs: TokenBucket | None = None
-        self._logs_kept_back = 0
+        self._logs: LogLimit | None = None
         self.bans = bans
         self.counts = Counts()
 
@@ -321,14 +320,12 @@ class Reputation:
         """One line for each offence, unless there were too many of late."""
         now = self._runtime.loop_time()
         if self._logs is None:
-            self._logs = TokenBucket(DROP_LOGS_PER_SECOND, DROP_LOGS_BURST, now)
-        if not self._logs.take(now):
-            self._logs_kept_back += 1
+            self._logs = LogLimit(DROP_LOGS_PER_SECOND, DROP_LOGS_BURST, now)
+        more = self._logs.admit(now)
+        if more is None:
             return
         what = "dropped" if verdict.drop else "scored"
         after = f", banned for {verdict.banned_for:.0f} s" if verdict.banned_for else ""
-        more = f" ({self._logs_kept_back} lines kept back)" if self._logs_kept_back else ""
-        self._logs_kept_back = 0
         logger.log(
             logging.WARNING if verdict.drop else logging.INFO,
             "%s %s for %s: %s (score %.0f of %s%s)%s",

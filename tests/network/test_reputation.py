@@ -19,6 +19,7 @@ from moderntensor.network.limits import (
     DROP_LOGS_BURST,
     NETGROUP_BANS,
 )
+from moderntensor.network.log_limit import LogLimit
 from moderntensor.network.messages import (
     CAPS,
     IDLE_CAPS,
@@ -400,3 +401,15 @@ async def test_what_is_noticed_after_it_left_is_punished_all_the_same() -> None:
         peer.punish(Offence.BAD_HEADER, "found out twice")
         assert node.reputation.counts.offences == {"bad_header": 1}
         assert node.reputation.refused("127.0.0.1", 1)
+
+
+async def test_who_comes_and_goes_in_a_loop_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "moderntensor.network.p2p")
+    async with quiet_node() as node:
+        node._logs = LogLimit(0.0001, 4.0, node.runtime.loop_time())
+        for _ in range(6):
+            async with await meet(node):
+                await until(lambda: node.peers)
+            await until(lambda: not node.peers)
+    lines = [message for message in caplog.messages if "raw" in message or "lost" in message]
+    assert len(lines) == 4

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 
 import pytest
+from helpers.forks import SetClock
 from helpers.sync_nodes import (
     CONFIG,
     SETTINGS,
@@ -17,6 +18,7 @@ from helpers.sync_nodes import (
     until,
 )
 
+from moderntensor.backend import headers as engine
 from moderntensor.blockchain.chain import Blockchain
 from moderntensor.errors import (
     FinalityError,
@@ -38,6 +40,7 @@ from moderntensor.network.messages import (
 from moderntensor.network.offences import Offence
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.peer import Peer
+from moderntensor.network.sync.header_checks import HeaderChecker, SkeletonFalse
 
 BLOCKS = 500
 HASH = bytes(32)
@@ -166,9 +169,7 @@ async def test_a_leader_that_reorganises_between_two_answers_is_not_to_blame(
         await old.stop()
 
 
-async def test_headers_that_lead_nowhere_are_scored_when_they_come_again(
-    source: Blockchain,
-) -> None:
+async def test_headers_on_none_that_was_asked_about_are_a_lie(source: Blockchain) -> None:
     async with AsyncExitStack() as stack:
         lost = await stack.enter_async_context(serving(source))
 
@@ -182,10 +183,60 @@ async def test_headers_that_lead_nowhere_are_scored_when_they_come_again(
         await connect(sync, lost)
         counts = sync.node.reputation.counts
         await until(lambda: not sync.node.peers)
-        assert counts.offences == {Offence.UNKNOWN_PARENT: 1, Offence.SHOWS_LESS: 1}
-        assert counts.drops == {Offence.SHOWS_LESS: 1}
-        assert not sync.node.list_bans()
+        assert counts.offences == counts.bans == {Offence.BAD_HEADER: 1}
         assert sync.chain.header_head.height == 0
+
+
+async def test_a_broken_header_is_not_hidden_by_showing_less_than_claimed(
+    source: Blockchain,
+) -> None:
+    async with AsyncExitStack() as stack:
+        liar = await stack.enter_async_context(serving(source))
+
+        async def a_few(peer: Peer, request: Request) -> Reply:
+            assert isinstance(request, GetHeadersMessage)
+            reply = await liar.server.answer(peer, request.replace(max_headers=5))
+            assert isinstance(reply, HeadersMessage)
+            data = bytearray(reply.headers)
+            data[-1] ^= 1
+            return reply.replace(headers=bytes(data), status=Status.OK)
+
+        liar.register_handler(MessageType.GET_HEADERS, a_few)
+        sync = await stack.enter_async_context(syncing())
+        await connect(sync, liar)
+        await until(lambda: not sync.node.peers)
+        assert sync.node.reputation.counts.offences == {Offence.BAD_SIGNATURE: 1}
+        assert sync.node.list_bans()
+
+
+async def test_a_good_range_is_no_lie_where_the_skeleton_is_even_if_our_clock_is_slow(
+    source: Blockchain,
+) -> None:
+    clock = SetClock(source.head.timestamp - 100)
+    with closing(clock):
+        checker = HeaderChecker(source, clock)
+        data = source.headers_range(BLOCKS - 19, 20)[2:]
+        last = engine.HeaderBatch.from_concatenated(data)
+        elsewhere = engine.Anchor(b"\7" * 32, BLOCKS - 20, source.config.timestamp)
+        with pytest.raises(SkeletonFalse):
+            await checker.segment(data, elsewhere, last.hash(-1), 0)
+
+
+async def test_who_keeps_no_old_bodies_is_left_without_blame(source: Blockchain) -> None:
+    async with AsyncExitStack() as stack:
+        pruned = await stack.enter_async_context(serving(source))
+
+        async def no_more(peer: Peer, request: Request) -> Reply:
+            return BlockBodiesMessage(request_id=request.request_id, status=Status.PRUNED)
+
+        pruned.register_handler(MessageType.GET_BLOCK_BODIES, no_more)
+        settings = SETTINGS.replace(follow_interval=0.05)
+        sync = await stack.enter_async_context(syncing(settings=settings))
+        await connect(sync, pruned)
+        await until(lambda: not sync.node.peers)
+        reputation = sync.node.reputation
+        assert reputation.counts.offences == {Offence.USELESS: 1}
+        assert not len(reputation)
 
 
 async def test_no_claim_is_followed_beyond_what_time_admits(source: Blockchain) -> None:

@@ -24,9 +24,11 @@ from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.producer import BlockProducer
 from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.validation import BlockValidator
+from moderntensor.network.budget import Kind
 from moderntensor.network.messages import DisconnectCode
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.sync import SyncManager, SyncPhase
+from moderntensor.network.sync.follow import MAX_WAITING
 
 
 def produce(chain: Blockchain, validator: int, blocks: int) -> None:
@@ -229,3 +231,27 @@ async def test_handle_new_block_fetches_what_is_missing() -> None:
         assert block is not None
         assert await sync.handle_new_block(block, peer)
         assert sync.chain.head == source.head
+
+
+async def test_what_waits_to_be_imported_is_counted_and_bounded() -> None:
+    source = grown(20, 1)
+    async with serving(source) as server, syncing() as sync:
+        await connect(sync, server)
+        await sync.sync()
+        budget = sync.node.budget
+        async with sync._writing:
+            extend(source, 1, 3)
+            await until(lambda: budget.report().by_kind[Kind.BLOCKS] > 3 * 200)
+            peer = next(iter(sync.node.peers.values()))
+            block = source.get_block(21)
+            assert block is not None
+            told = [
+                asyncio.ensure_future(sync._follower._announced(block, peer))
+                for _ in range(2 * MAX_WAITING)
+            ]
+            await until(lambda: sum(task.done() for task in told) >= MAX_WAITING)
+            assert len(sync._follower._waiting) == MAX_WAITING
+            assert budget.report().by_kind[Kind.BLOCKS] > 3 * 200
+        await until(lambda: sync.chain.head == source.head)
+        await asyncio.gather(*told)
+        await until(lambda: not budget.report().by_kind[Kind.BLOCKS])

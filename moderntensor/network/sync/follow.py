@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING: Final = 16  # announced blocks, up to 2 MiB each; the oldest are dropped
+MAX_WAITING: Final = 16  # announced blocks; the oldest are dropped
 FAR_BEHIND: Final = 1024  # blocks; from there on status shows it as a sync
 
 
@@ -36,6 +36,7 @@ class Announced(NamedTuple):
 
     block: Block
     peer: Peer
+    done: asyncio.Event  # it was imported, or let go
 
 
 class Follower:
@@ -56,7 +57,7 @@ class Follower:
         self._pool = manager.context.pool
         self._meter = manager.context.meter
         self._writing = writing
-        self._waiting: deque[Announced] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[Announced] = deque()
         self._due: float | None = None  # Unix time at which a block that came early is admitted
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -85,6 +86,8 @@ class Follower:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        while self._waiting:
+            self._waiting.popleft().done.set()
 
     def interrupt(self) -> None:
         """Give way: end a catching up that nobody asked for."""
@@ -94,13 +97,17 @@ class Follower:
     # --- what comes in --------------------------------------------------------------------
 
     async def _announced(self, block: Block, peer: Peer) -> None:
-        """The node's hook: only note it, so that the peer's other messages are not held up."""
+        """The node's hook: until it is imported, for it takes memory that the caller counts."""
         peer.claims(block.height, block.hash)
         self._pool.notify()
         if self._manager.syncing:
             return  # its target is looked at again and again
-        self._waiting.append(Announced(block, peer))
+        announced = Announced(block, peer, asyncio.Event())
+        self._waiting.append(announced)
+        if len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft().done.set()
         self._wake.set()
+        await announced.done.wait()
 
     def _claimed(self, peer: Peer) -> None:
         """A peer knows of more than one block can bring: ask it by a locator, now."""
@@ -110,7 +117,7 @@ class Follower:
     async def new_block(self, block: Block, peer: Peer) -> bool:
         """Import a block now; catch up with its sender where its parent is not known."""
         async with self._writing:
-            if not await self._import(Announced(block, peer)):
+            if not await self._import(block, peer):
                 await self._catch_up()
         return self._chain.height_of(block.hash) is not None
 
@@ -126,9 +133,14 @@ class Follower:
             behind = not self._waiting
             while self._waiting:
                 announced = self._waiting.popleft()
-                async with self._writing:
-                    if self.limit is None and not await self._import(announced):
-                        behind = True
+                try:
+                    async with self._writing:
+                        if self.limit is None and not await self._import(
+                            announced.block, announced.peer
+                        ):
+                            behind = True
+                finally:
+                    announced.done.set()
             if behind and not self._manager.syncing:
                 async with self._writing:
                     # A sync that began while we waited for our turn says itself where to stop.
@@ -146,9 +158,8 @@ class Follower:
 
     # --- one block ------------------------------------------------------------------------
 
-    async def _import(self, announced: Announced) -> bool:
+    async def _import(self, block: Block, peer: Peer) -> bool:
         """Returns False where the sender knows of more than we can import from this block."""
-        block, peer = announced
         peer.claims(block.height, block.hash)
         if block.height > self._chain.head.height + 1:
             return False

@@ -212,8 +212,8 @@ class HeaderStage:
             leader.owed_height = 0
         except Refused:
             self._pool.broke_claim(leader)
-        except UnknownParentError as error:
-            self._pool.broke_claim(leader, Offence.UNKNOWN_PARENT, str(error))
+        except UnknownParentError:
+            self._pool.dismiss(leader)  # we have let go meanwhile of what they stand on
         except FutureHeaders:
             self._pool.dismiss(leader, hopeless=True)
         except FinalityError as error:
@@ -245,11 +245,11 @@ class HeaderStage:
             leader, GetHeadersMessage(max_headers=self._per_request, locator=locator)
         )
         batch = HeaderBatch(reply.headers)
-        last = batch.height(-1)
-        if reply.status == Status.OK and len(batch) < self._per_request and last < target.height:
-            # "Up to my head": and an honest head never gets lower.
-            raise Misbehaviour(Offence.SHOWS_LESS, f"claims block {target.height}, has {last}")
-        fork, checked = await self._checker.attached(batch, self._trusted_to)
+        if batch.previous_hash(0) not in locator:
+            raise Misbehaviour(Offence.BAD_HEADER, "headers on none that we asked about")
+        # "Up to my head".
+        whole = reply.status == Status.OK and len(batch) < self._per_request
+        fork, checked = await self._attached(batch, target, whole)
         ahead = len(checked) < len(batch)
         if self._limit is not None:
             checked = checked[: max(0, self._limit + 1 - batch.height(0))]
@@ -273,9 +273,25 @@ class HeaderStage:
             raise Refused  # it shows less than it claims
         if ahead:
             raise FutureHeaders
-        if len(batch) < self._per_request and reply.status == Status.OK:
+        if whole:
             return None
         return _last(collected[-1])
+
+    async def _attached(
+        self, batch: HeaderBatch, target: Claim, whole: bool
+    ) -> tuple[Anchor, HeaderBatch]:
+        """Where the leader's answer begins, as `HeaderChecker.attached`; `whole`: it is all that
+        the leader has, and an honest head never gets lower."""
+        last = batch.height(-1)
+        shows_less = whole and last < target.height
+        try:
+            found = await self._checker.attached(batch, self._trusted_to)
+        except FutureHeaders:
+            if not shows_less:
+                raise
+        if shows_less:  # said last, or it would cover up worse
+            raise Misbehaviour(Offence.SHOWS_LESS, f"claims block {target.height}, has {last}")
+        return found
 
     async def _more(self, leader: Source, target: Claim, before: HeaderBatch) -> HeaderBatch:
         """The headers of the leader's chain right after `before`."""

@@ -243,6 +243,7 @@ class SourcePool:
             raise Unanswered
         if reply.status not in (Status.OK, Status.PARTIAL):
             source.silent_since[kind] = source.busy_since[kind] = None
+            source.pruned = reply.status == Status.PRUNED
             raise Refused
         return reply
 
@@ -315,10 +316,10 @@ class SourcePool:
             ):
                 self.part(source, Offence.SERVES_NOTHING, "served nothing while others did")
 
-    def broke_claim(self, source: Source, again: Offence | None = None, detail: str = "") -> None:
+    def broke_claim(self, source: Source) -> None:
         """A peer does not have what it claims. A head that changes may show twice, in headers and
-        in bodies, so that a peer is of no use who does it a third time; `again` is what the second
-        time is, where no change of heads explains it."""
+        in bodies, so that a peer is of no use who does it a third time; that is no offence of one
+        that says that it keeps no bodies so old."""
         self.dismiss(source)
         now = self.now()
         if now - source.broken_at > BROKEN_CLAIM_PAUSES * self._dismissal:
@@ -326,9 +327,8 @@ class SourcePool:
         source.broken_at = now
         source.broken_claims += 1
         if source.broken_claims >= MAX_BROKEN_CLAIMS:
-            self.part(source, Offence.SHOWS_LESS, "does not have what it claims")
-        elif source.broken_claims > 1 and again is not None:
-            source.peer.punish(again, detail)
+            offence = Offence.USELESS if source.pruned else Offence.SHOWS_LESS
+            self.part(source, offence, "does not have what it claims")
 
     def convict(self, source: Source, fault: Misbehaviour) -> None:
         """Part from a peer that served something false."""
