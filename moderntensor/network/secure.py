@@ -7,7 +7,7 @@ from struct import Struct
 from typing import ClassVar, Final
 
 from ..backend import framing
-from ..errors import HandshakeError, NetworkError, SecureChannelError
+from ..errors import HandshakeError, NetworkError, ProtocolViolationError, SecureChannelError
 from .channel import LARGE, Channel
 from .identity import NodeIdentity
 from .noise import KEY_SIZE, TAG_SIZE, CipherState, XXHandshake
@@ -27,6 +27,10 @@ _HANDSHAKE: Final = (
 )
 _PREFIX: Final = Struct(">H")  # before a handshake message
 _LENGTH: Final = Struct(">I")  # before a record: its ciphertext and tag
+# Whoever coalesces sends no record that is short and ends no frame. So many in a row are let pass;
+# opening one costs as much as a hundred times its bytes in a long one.
+_SHORT: Final = 1024
+_SHORT_IN_A_ROW: Final = 16
 _FEW: Final = 16  # so many parts are put together in place, more by `join`
 _FIELD_PRIME: Final = 2**255 - 19
 
@@ -100,6 +104,7 @@ class SecureChannel(Channel):
         self._remote_key: bytes | None = None
         # What came of a handshake message or a record; more only while the decoder pauses.
         self._held = bytearray()
+        self._crumbs = 0  # short records since the last one that ended a frame
 
     # --- what it is ------------------------------------------------------------------------
 
@@ -223,9 +228,25 @@ class SecureChannel(Channel):
                 return frames
             if plain is None:
                 return frames
-            frames += decoder.feed(plain)
+            ended = decoder.feed(plain)
+            if ended:
+                frames += ended
+                self._crumbs = 0
+            elif len(plain) < _SHORT and not self._spare_crumb():
+                return frames
         self._held += view[at:]
         return frames
+
+    def _spare_crumb(self) -> bool:
+        """Let a short record pass that ended no frame, unless there were too many."""
+        self._crumbs += 1
+        if self._crumbs <= _SHORT_IN_A_ROW:
+            return True
+        self.error = ProtocolViolationError(
+            DisconnectCode.PROTOCOL_ERROR,
+            f"{self._crumbs} records in a row under {_SHORT} bytes that end no frame",
+        )
+        return False
 
     def _open(self, view: memoryview, at: int) -> tuple[memoryview | None, int]:
         """What is in the record that ends at or behind `at`, until the next one is opened or

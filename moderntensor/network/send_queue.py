@@ -241,7 +241,8 @@ class SendQueue:
         self._room = 0
         for data in self._channel.seal([frame]):
             self.bytes_sent += len(data)
-            transport.write(data)
+            # Lent memory is copied: the transport keeps what it was given (Python 3.12 and later).
+            transport.write(bytes(data))
 
     def _write_out(self) -> None:
         """Write until the kernel takes no more; once closed, all: the transport keeps the rest."""
