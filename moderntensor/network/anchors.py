@@ -26,8 +26,8 @@ ANCHORS_FILE: Final = "anchors.json"
 ANCHORS: Final = 2  # Bitcoin Core's MAX_BLOCK_RELAY_ONLY_ANCHORS
 _VERSION: Final = 1
 _FILE_CAP: Final = 4096  # bytes; one anchor takes about 150
-# Between two writings while peers come and go. The first is written at once, so that a node that
-# is killed has them.
+# Between two writings while peers come and go. The first ones are written at once, so that a node
+# that is killed has them.
 _SAVE_INTERVAL: Final = 60.0
 
 
@@ -110,7 +110,7 @@ class Anchors:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if await self._save():
+            if not await self._save() or len(self._saved) == ANCHORS:
                 await asyncio.sleep(_SAVE_INTERVAL)
 
     async def close(self) -> None:
@@ -118,15 +118,16 @@ class Anchors:
         await self._save()
 
     async def _save(self) -> bool:
+        """False if it could not be."""
         current = self._current
         if self._path is None or current == self._saved:
-            return False
+            return True
         try:
             await self._runtime.run(
                 state_file.write_atomically, self._path, encode_anchors(current)
             )
         except StorageError as error:
             logger.warning("anchors were not saved: %s", error)
-        else:
-            self._saved = current
+            return False
+        self._saved = current
         return True

@@ -68,6 +68,8 @@ class Dialer:
         host, wanted = canonical(host) or host, (node_id, purpose)
         while (dial := self._dialling.get((host, port))) is not None and dial.wanted != wanted:
             await asyncio.wait([dial.task])  # that one is to reach somebody else
+        if not self._host.running:  # by now
+            raise ConnectError(f"{format_address(host, port)}: dialling was ended")
         if dial is None:
             dial = self._begin(host, port, node_id, purpose)
         dial.callers += 1
@@ -90,7 +92,8 @@ class Dialer:
             _end(handshake)
         outcome = handshake.error
         if handshake.remote_id is not None and isinstance(outcome, HandshakeError):
-            if outcome.code == DisconnectCode.SHUTTING_DOWN:  # said by us: all was well
+            # Said by us, who came only to see, or are connected with that node.
+            if outcome.code in (DisconnectCode.SHUTTING_DOWN, DisconnectCode.ALREADY_CONNECTED):
                 return handshake.remote_id
             raise outcome
         raise ConnectError(f"{format_address(ip, port)}: {outcome}")

@@ -156,6 +156,15 @@ class Gate:
         host, port = handshake.connection.remote_address or ("", 0)
         return self._node.make_hello(handshake.nonce, host, port)
 
+    def recognise(self, node_id: bytes) -> None:
+        """Leave a node that is connected under another address before it hears of us, or that
+        connection would have to go: anybody could tell us an address that he passes on to it, and
+        so end our connections (feelers) or take them over."""
+        older = self._node.table.by_id.get(node_id)
+        if older is not None:
+            older.probe()
+            raise HandshakeError(DisconnectCode.ALREADY_CONNECTED, "already connected")
+
     def admit(self, handshake: Handshake, hello: HelloMessage) -> Peer:
         """Check a HELLO and make a peer of it, or raise `HandshakeError`."""
         node = self._node

@@ -102,6 +102,10 @@ class HandshakeHost(Protocol):
     def make_hello(self, handshake: Handshake) -> HelloMessage:
         """Our HELLO to this connection."""
 
+    def recognise(self, node_id: bytes) -> None:
+        """Whom we dialled has proved to be this node, and knows nothing of us yet. Raises
+        `HandshakeError` if it has to remain so."""
+
     def admit(self, handshake: Handshake, hello: HelloMessage) -> Peer:
         """Check a HELLO and make a peer of it, or raise `HandshakeError`."""
 
@@ -186,8 +190,17 @@ class Handshake:
         self.connection.abort(self.error)
 
     def _on_connected(self, connection: Connection) -> None:
-        if self.outbound:
-            connection.send(MessageCodec.encode(self.hello))
+        if not self.outbound:
+            return
+        self.remote_id = connection.remote_key
+        if self.remote_id is not None:
+            try:
+                self._host.recognise(self.remote_id)
+            except HandshakeError as error:
+                self._fail(error)
+                connection.abort(error)
+                return
+        connection.send(MessageCodec.encode(self.hello))
 
     def _on_frames(self, frames: list[framing.Frame]) -> None:
         if self.peer is not None:

@@ -162,6 +162,19 @@ def test_what_is_not_wanted_or_not_due_is_not_chosen() -> None:
 # --- what is learned -------------------------------------------------------------------------
 
 
+def test_peers_that_say_where_we_are_cannot_take_an_address_from_us() -> None:
+    book, _ = make_book()
+    book.add_bootstrap("30.0.0.1", 7)
+    book.met("30.0.0.2", 7, SOMEONE)
+    book.learn("30.0.0.3", 7, SOMEONE, 0, "30.0.0.3")
+    for number in range(1, 5):
+        book.seems_own(f"30.0.0.{number}", 7)
+    assert [(f"30.0.0.{number}", 7) in book for number in range(1, 5)] == [True, True, False, False]
+    assert not book.learn("30.0.0.4", 7, SOMEONE, 0, "30.0.0.3")
+    book.is_own("30.0.0.1", 7)  # we have met ourselves there
+    assert ("30.0.0.1", 7) not in book
+
+
 def test_what_no_node_can_be_at_is_not_learned() -> None:
     book, _ = make_book()
     book.is_own("30.0.0.1", 7)

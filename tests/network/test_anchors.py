@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +89,7 @@ async def test_a_node_returns_to_its_peers_of_before(tmp_path: Path) -> None:
             for other in (one, two, x):
                 await node.connect_peer(LOOPBACK, other.listen_port)
             # Written while it runs: what was killed has them as well.
-            await until(lambda: len(saved(tmp_path)) == 1)
+            await until(lambda: len(saved(tmp_path)) == 2)
         assert saved(tmp_path) == {one.node_id, two.node_id}  # the first ones
         async with P2PNode(config=SECURE, data_dir=tmp_path) as node:
             await until(lambda: set(node.table.by_id) == {one.node_id, two.node_id})
@@ -98,6 +101,32 @@ async def test_a_node_returns_to_its_peers_of_before(tmp_path: Path) -> None:
         async with P2PNode(config=SECURE, data_dir=tmp_path, bootstrap_nodes=[at(x)]) as node:
             await until(lambda: set(node.table.by_id) == {x.node_id})
         assert saved(tmp_path) > {x.node_id}
+
+
+_VICTIM = """
+import asyncio, sys
+from pathlib import Path
+from moderntensor.config import NodeConfig
+from moderntensor.network.p2p import P2PNode
+
+async def main():
+    config = NodeConfig(listen_host="127.0.0.1", listen_port=0)
+    async with P2PNode(bootstrap_nodes=sys.argv[2:], config=config, data_dir=Path(sys.argv[1])):
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_node_that_is_killed_returns_to_its_peers(tmp_path: Path) -> None:
+    async with quiet_node(transport="secure") as one, quiet_node(transport="secure") as two:
+        arguments = [sys.executable, "-c", _VICTIM, str(tmp_path), at(one), at(two)]
+        with subprocess.Popen(arguments) as process:  # noqa: ASYNC220
+            await until(lambda: len(saved(tmp_path)) == 2)
+            process.send_signal(signal.SIGKILL)
+        await until(lambda: not one.peers and not two.peers)
+        async with P2PNode(config=SECURE, data_dir=tmp_path) as node:  # it is told of nobody
+            await until(lambda: set(node.table.by_id) == {one.node_id, two.node_id})
 
 
 async def test_somebody_else_in_an_anchors_place_is_not_taken_for_it(

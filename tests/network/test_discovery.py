@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
 from helpers.rawpeer import QUIET, RawPeer, hello_message, quiet_node, raw_listener, until
 
+from moderntensor.network import discovery
 from moderntensor.network.addresses import to_wire
 from moderntensor.network.messages import (
     DisconnectCode,
@@ -76,6 +78,29 @@ async def test_no_more_than_the_target_is_dialled() -> None:
         await node.disconnect_peer(next(iter(node.peers)))
         assert node.table.outbound == 1
         await until(lambda: node.table.outbound == 2)
+
+
+async def test_a_book_is_not_gone_through_at_once_while_nobody_can_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(discovery, "_DIALS_PER_SECOND", 1e-6)
+    config = EAGER.replace(connect_timeout=0.01, redial_interval=0.01, bootstrap_redial=0.01)
+    async with quiet_node() as nobody:
+        port = nobody.listen_port
+    async with P2PNode(bootstrap_nodes=[f"{LOOPBACK}:{port}"], config=config) as node:
+        for number in range(2, 100):
+            node.book.learn(f"127.0.0.{number}", port, b"x" * 32, 0, LOOPBACK)
+        bootstrap = node.book.get(LOOPBACK, port)
+
+        def dials() -> int:
+            entries = (node.book.get(f"127.0.0.{number}", port) for number in range(2, 100))
+            return sum(entry.failures for entry in entries if entry is not None)
+
+        await until(lambda: dials() == discovery._DIALS_BURST)
+        assert bootstrap is not None
+        before = bootstrap.failures
+        await until(lambda: bootstrap.failures >= before + 2)  # those wait for nothing but theirs
+        assert dials() == discovery._DIALS_BURST
 
 
 async def test_an_address_is_not_dialled_again_within_its_interval() -> None:

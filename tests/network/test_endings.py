@@ -80,6 +80,19 @@ async def test_stopping_ends_the_dials_of_its_user() -> None:
         assert not len(node.dialer)
 
 
+async def test_stopping_ends_who_waits_to_dial_another_node_at_the_same_address() -> None:
+    with deaf_port() as port:
+        async with quiet_node(connect_timeout=3600.0, listen=False) as node:
+            dials = [
+                asyncio.ensure_future(node.connect_peer(LOOPBACK, port, node_id=node_id))
+                for node_id in (None, b"x" * 32)
+            ]
+            await until(lambda: len(node.gate) == 1)
+        for dial in dials:
+            with pytest.raises(ConnectError, match="ended"):
+                await dial
+
+
 async def test_a_dial_goes_on_for_others_when_one_gives_up() -> None:
     async with quiet_node() as one, quiet_node() as two:
         first, second = (

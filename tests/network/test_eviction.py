@@ -100,7 +100,7 @@ def tables(draw: st.DrawFn, groups: int = 12) -> list[Candidate]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(tables(), st.randoms(use_true_random=False))
 def test_of_two_or_more_one_goes_whatever_their_order(table: list[Candidate], random: Any) -> None:
     """A table that protects everyone could be filled once and for all."""
@@ -132,7 +132,7 @@ def sieges(draw: st.DrawFn) -> tuple[list[Candidate], list[Candidate]]:
     return honest, attackers
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(sieges(), st.integers(1, 40), st.binary(min_size=16, max_size=16))
 def test_however_often_an_attacker_comes_again_the_eldest_stay(
     siege: tuple[list[Candidate], list[Candidate]], knocks: int, key: bytes

@@ -244,6 +244,24 @@ async def test_a_node_dialled_under_several_addresses_at_one_instant_is_one_peer
             await agree(one, two)
 
 
+@pytest.mark.parametrize("dialler", ["one", "two"])
+async def test_another_address_of_a_peer_does_not_cost_us_the_connection(dialler: str) -> None:
+    """It may lead through somebody who wants to have it in his hands."""
+    settings: dict[str, Any] = {"transport": "secure", "listen_host": "0.0.0.0"}  # noqa: S104
+    for _ in range(4):  # whose id is the lower one is left to chance
+        async with quiet_node(**settings) as one, quiet_node(**settings) as two:
+            if dialler == "one":
+                await one.connect_peer(LOOPBACK, two.listen_port)
+            else:
+                await two.connect_peer(LOOPBACK, one.listen_port)
+            await until(lambda: one.peers and two.peers)
+            (before,), (there,) = one.table, two.table
+            assert await one.dialer.feel("127.0.0.2", two.listen_port) == two.node_id
+            assert await one.connect_peer("127.0.0.3", two.listen_port) is before
+            await until(lambda: len(one.gate) == len(two.gate) == 1)
+            assert (list(one.table), list(two.table)) == ([before], [there])
+
+
 @asynccontextmanager
 async def silent_line(node: P2PNode) -> AsyncIterator[tuple[int, asyncio.Event]]:
     """A port that leads to `node` until the event is set: then nothing passes any more and

@@ -174,6 +174,14 @@ class AddressBook:
         if entry is not None:
             self._forget(entry)
 
+    def seems_own(self, host: str, port: int) -> None:
+        """Others say that they see us there: what is hearsay of this address is forgotten. One
+        of our own choice, or where a node was met, stays until it proves to be ourselves, or
+        peers that agree could take any address from us."""
+        entry = self.get(host, port)
+        if entry is None or not (entry.bootstrap or entry.met):
+            self.is_own(host, port)
+
     def _forget(self, entry: KnownAddress) -> None:
         self._places.remove(entry)
         self._changed = True
