@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import ConfigError
@@ -50,7 +51,8 @@ def show(data: Data, as_json: AsJson = False) -> None:
     table = Table("whom", "ends in", "at", "why", "times", box=None, pad_edge=False)
     for ban in bans:
         left = seconds_left(ban, now)
-        table.add_row(ban.key, duration(left), _time(now + left), ban.reason, str(ban.times))
+        row = (ban.key, duration(left), _time(now + left), ban.reason, str(ban.times))
+        table.add_row(*map(escape, row))  # "[fe80::1]:30303" looks like markup
     console().print(table)
 
 

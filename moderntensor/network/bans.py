@@ -16,6 +16,7 @@ from .limits import BAN_GROWTH, BAN_MEMORY, BAN_TIME_MAX, BANS, NETGROUP_BANS
 
 __all__ = [
     "FOREVER",
+    "NETGROUP",
     "OPERATOR",
     "Ban",
     "Bans",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 OPERATOR: Final = "operator"
+NETGROUP: Final = "netgroup"  # of which too many hosts were banned
 FOREVER: Final = 100 * 365 * 86400  # seconds; the longest that can be asked for
 
 _NODE_ID = re.compile(r"[0-9a-f]{64}")
@@ -160,13 +162,14 @@ class Bans:
             key=lambda ban: (ban.until, ban.key),
         )
 
-    def left(self, keys: Iterable[str], host: str = "") -> float:
-        """For how many more seconds one of `keys` is banned, or a network around `host`; else 0."""
+    def left(self, keys: Iterable[str], host: str = "", *, with_groups: bool = True) -> float:
+        """For how many more seconds one of `keys` is banned, or a network around `host`; else 0.
+        Without groups: not because too many other hosts of its netgroup are."""
         now = self._runtime.loop_time()
         longest = 0.0
         for key in (*keys, *self._networks_of(host)):
             held = self._held.get(key)
-            if held is not None:
+            if held is not None and (with_groups or held.ban.reason != NETGROUP):
                 longest = max(longest, held.ends - now)
         return longest
 
@@ -200,16 +203,18 @@ class Bans:
         return self.add(key, length, reason, times=times)
 
     def spread(self, host: str) -> str | None:
-        """The netgroup of `host`, once so many hosts of it are banned that it is to be."""
+        """The netgroup of `host`, once so many hosts of it are banned that it is to be. Of IPv6 one
+        host may have a whole /48, which counts once."""
         group = netgroup_key(host)
         if group in self:
             return None
         now = self._runtime.loop_time()
-        banned = sum(
-            held.group == group and held.ends > now and held.ban.reason != OPERATOR
+        banned = {
+            _site(held.ban.key)
             for held in self._held.values()
-        )
-        return group if banned >= NETGROUP_BANS else None
+            if held.group == group and held.ends > now and held.ban.reason != OPERATOR
+        }
+        return group if len(banned) >= NETGROUP_BANS else None
 
     def lift(self, key: str) -> bool:
         """Forget a ban and what came before it; whether `key` was banned. Raises `ConfigError`."""
@@ -248,7 +253,10 @@ class Bans:
 
     def _changed(self, key: str, ban: Ban | None) -> None:
         if self.on_change is not None:
+            self.changes.pop(key, None)
             self.changes[key] = ban
+            if len(self.changes) > 2 * self._limit:  # the disk is full, and strangers go on
+                del self.changes[next(iter(self.changes))]
             self.on_change()
 
     def _put(self, ban: Ban, ends: float) -> None:
@@ -293,6 +301,12 @@ def _size(key: str) -> tuple[int, int] | None:
     """IP version and length of a network; None for any other key."""
     address, slash, length = key.partition("/")
     return (6 if ":" in address else 4, int(length)) if slash else None
+
+
+def _site(key: str) -> str:
+    """What one subscriber has, around a banned host: of IPv6 the /48."""
+    host = key.partition("/")[0]
+    return str(IPv6Network((host, 48), strict=False)) if ":" in host else host
 
 
 def _group_of(key: str) -> str:

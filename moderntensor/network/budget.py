@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from ..config import NodeConfig
+from .protocol import SOFT_REPLY_LIMIT
 
 __all__ = ["Account", "BudgetReport", "ByteBudget", "Holder", "Kind", "caps_of"]
 
@@ -283,6 +284,9 @@ class ByteBudget:
 
 
 def _precedence(account: Account) -> tuple[bool, bool, bool, int]:
-    """Who has to go first: the greatest. What we asked for ourselves is no fault of a peer."""
-    holder = account.holder
-    return account.leaving, not holder.outbound, not holder.owes_us, account.held
+    """Who has to go first: the greatest. What we asked for ourselves is no fault of a peer, nor is
+    what we keep in mind of it, nor one reply that is on its way."""
+    holder, sizes = account.holder, account.sizes
+    ours = sizes.get(Kind.KNOWN, 0) + min(sizes.get(Kind.SENDING, 0), SOFT_REPLY_LIMIT)
+    own = account.held if account.leaving else account.held - ours
+    return account.leaving, not holder.outbound, not holder.owes_us, own

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from ..config import NodeConfig
 from ..runtime import Runtime
 from .addresses import format_address, is_exempt
-from .bans import OPERATOR, Ban, Bans, host_key, parse_key
+from .bans import NETGROUP, OPERATOR, Ban, Bans, host_key, parse_key
 from .limits import DROP_LOGS_BURST, DROP_LOGS_PER_SECOND, SCORES
 from .log_limit import LogLimit
 from .messages import DisconnectCode
@@ -250,7 +250,7 @@ class Reputation:
         if not is_exempt(host, self._config):
             group = self.bans.spread(host)
             if group is not None:
-                self.bans.punish(group, ban.seconds, offence)
+                self.bans.punish(group, ban.seconds, NETGROUP)
                 logger.warning("banned %s, of which too many hosts are banned", group)
         return longest
 
@@ -268,7 +268,9 @@ class Reputation:
         # A ban of ours stands already, and can be lifted.
         ours = by_us and code == DisconnectCode.BANNED
         if peer.offence is None and code in AVOIDED and (by_us or peer.outbound) and not ours:
-            self.refuse(self.keys_of(peer))
+            # What one node told us says nothing about others of its host.
+            dialled = (format_address(peer.host_address, peer.dial_port),)
+            self.refuse(self.keys_of(peer) if by_us else dialled)
         port_is_hearsay = not peer.outbound and peer.proved_id is not None
         if port_is_hearsay and is_exempt(peer.host_address, self._config):
             return 0.0
@@ -310,7 +312,8 @@ class Reputation:
                 format_address(peer.host_address, peer.dial_port),
                 peer.node_id.hex(),
             )
-            left = self.bans.left(keys, peer.host_address)
+            # Who pays for some hosts of a netgroup must not cost us those whom we chose there.
+            left = self.bans.left(keys, peer.host_address, with_groups=not peer.outbound)
             if left and not peer.closed:
                 peer.disconnect(DisconnectCode.BANNED, "banned", retry_after=ceil(left))
 

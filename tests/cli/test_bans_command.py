@@ -61,6 +61,17 @@ def test_it_sets_shows_and_lifts(data: Path) -> None:
     assert [row["key"] for row in json.loads(rest)] == ["9.9.0.0/16"]
 
 
+def test_nothing_in_the_list_is_taken_for_markup(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for whom, why in (("8.8.8.8", "[/b] [red]x"), ("[fe80::1]:30303", "[link=x]")):
+        run_in_process(capsys, "bans", "add", whom, "--data", data, "--reason", why, "--json")
+    assert main(["bans", "list", "--data", str(data)]) == 0
+    shown = capsys.readouterr().out
+    for text in ("[/b] [red]x", "[fe80::1]:30303", "[link=x]"):
+        assert text in shown
+
+
 def test_what_cannot_be_done_is_said_in_one_line(data: Path, tmp_path: Path) -> None:
     at = ("--data", data)
     damaged = tmp_path / "damaged"

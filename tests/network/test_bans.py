@@ -123,6 +123,15 @@ def test_bans_are_bounded_and_the_operators_stay() -> None:
     assert [ban.key for ban in bans.list()] == ["1.1.1.1", "9.9.9.8", "9.9.9.9"]
 
 
+def test_what_cannot_be_written_is_bounded_as_well() -> None:
+    bans = Bans(Clocks(), limit=3)
+    bans.on_change = lambda: None
+    for number in range(100):
+        bans.add(f"9.9.9.{number}", 100 + number, "malformed")
+    assert len(bans.changes) <= 6
+    assert {ban.key for ban in bans.list()} <= {key for key, ban in bans.changes.items() if ban}
+
+
 @pytest.mark.parametrize("jump", [-(10**6), 10**6])
 def test_a_wall_clock_that_jumps_changes_no_end_while_the_node_runs(jump: int) -> None:
     clock = Clocks()

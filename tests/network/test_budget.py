@@ -118,6 +118,18 @@ def test_the_greatest_has_to_go_and_inbound_ones_first() -> None:
     assert budget.held_by_peers <= budget.peers
 
 
+def test_who_is_served_does_not_have_to_go_for_those_who_send_half_frames() -> None:
+    budget = ByteBudget(NodeConfig())
+    honest = [Holder(budget, f"honest {number}") for number in range(10)]
+    for holder in honest:
+        holder.account.hold(Kind.KNOWN, MIB)
+        holder.account.hold(Kind.SENDING, 2 * MIB)
+    while budget.dropped < 10:
+        Holder(budget, "hostile").account.hold(Kind.FRAMES, NEW_BLOCK_CAP - MIB // 2)
+    assert not any(holder.left for holder in honest)
+    assert budget.held_by_inbound <= budget.inbound
+
+
 def test_inbound_peers_leave_a_part_to_those_whom_we_dialled() -> None:
     budget = ByteBudget(NodeConfig())
     near = [Holder(budget, str(number)) for number in range(4)]

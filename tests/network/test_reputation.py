@@ -220,8 +220,8 @@ def test_a_configuration_may_treat_local_addresses_as_any_other() -> None:
 
 
 def test_a_netgroup_is_banned_once_many_of_its_hosts_are() -> None:
-    other = Someone("8.8.200.1")
-    world = World(other)
+    other, chosen = Someone("8.8.200.1"), Someone("8.8.201.1", outbound=True)
+    world = World(other, chosen)
     for number in range(NETGROUP_BANS):
         assert not world.of.refused("8.8.200.1", 1), number
         world.of.punish(Someone(f"8.8.{number}.1"), Offence.BAD_HEADER)
@@ -231,6 +231,19 @@ def test_a_netgroup_is_banned_once_many_of_its_hosts_are() -> None:
     assert not other.told
     world.of.part_from_banned()
     assert other.told == [DisconnectCode.BANNED]
+    assert not chosen.told  # whom we dialled stays, unless its own host is banned
+    world.of.ban("8.8.0.0/16", 60)
+    assert chosen.told == [DisconnectCode.BANNED]
+
+
+def test_of_ipv6_one_subscriber_does_not_cost_all_others_of_a_32() -> None:
+    world = World()
+    for number in range(4 * NETGROUP_BANS):
+        world.of.punish(Someone(f"2606:4700:7:{number:x}::1"), Offence.BAD_HEADER)
+    assert not world.of.refused("2606:4700:8::1", 1)
+    for number in range(NETGROUP_BANS):
+        world.of.punish(Someone(f"2606:4700:{number:x}::1"), Offence.BAD_HEADER)
+    assert world.of.refused("2606:4700:ffff::1", 1)
 
 
 def test_the_operators_bans_are_no_reason_for_a_netgroup_ban() -> None:
@@ -290,7 +303,9 @@ def test_who_parts_for_a_reason_that_stays_is_left_alone(
     world = World()
     peer = Someone(outbound=outbound, drop_code=code, dropped_by_us=by_us)
     assert bool(world.of.parted(peer)) == refused
-    assert bool(world.of.refused(PUBLIC, 1)) == refused
+    assert bool(world.of.refused(PUBLIC, peer.dial_port)) == refused
+    # What one node tells us says nothing about others of its host.
+    assert bool(world.of.refused(PUBLIC, 1)) == (refused and by_us)
 
 
 def test_lifting_a_ban_forgives_all() -> None:
