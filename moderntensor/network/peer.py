@@ -135,6 +135,7 @@ class Peer:
         self._heartbeat = Heartbeat(self, host.config, host.runtime)
         self._logs = LogLimit(LOGS_PER_SECOND, LOGS_BURST, now)
         self._settled = True  # its account says that nothing much is held
+        self._books = (0, 0, 0, 0, 0)  # what it says
         self.on_frames = Intake(
             self,
             host.router.handlers,
@@ -375,14 +376,16 @@ class Peer:
         frames = connection.channel.pending + connection.decoder.held
         sending = connection.write_buffer_size
         inbox, requests = self._inbox.bytes, self._serving.bytes
-        self._settled = frames + sending + inbox + requests < GRAIN
+        known = HASH_BYTES * (len(self.known_transactions) + len(self.known_blocks))
+        books = (frames, inbox, requests, sending, known)
+        if self._settled and books == self._books:
+            return  # as most are at most times
+        self._settled, self._books = frames + sending + inbox + requests < GRAIN, books
         account.hold(Kind.FRAMES, frames)
         account.hold(Kind.INBOX, inbox)
         account.hold(Kind.REQUESTS, requests)
         account.hold(Kind.SENDING, sending)
-        account.hold(
-            Kind.KNOWN, HASH_BYTES * (len(self.known_transactions) + len(self.known_blocks))
-        )
+        account.hold(Kind.KNOWN, known)
         if account.over:
             self._reading.pause(Why.BUDGET)
         else:

@@ -297,6 +297,8 @@ class RequestTable:
 
     def expire(self) -> None:
         """Forget late requests whose time is over; called now and then."""
+        if not self._late:
+            return
         now = self._runtime.loop_time()
         while self._late:
             oldest = next(iter(self._late.values()))
