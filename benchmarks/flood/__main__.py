@@ -60,7 +60,8 @@ def measure(rounds: int, seconds: float, blocks: int) -> dict[str, Any]:
             stack.callback(made.kill)
             return made
 
-        node = child("node", {"byte_budget": BYTE_BUDGET, "blocks": blocks})
+        data = Path(name) / "node"
+        node = child("node", {"byte_budget": BYTE_BUDGET, "blocks": blocks, "data": str(data)})
         syncer = child("syncer", node.ready)
         while syncer.ask("report")["blocks"] < blocks:  # the first one warms up
             time.sleep(SAMPLE)

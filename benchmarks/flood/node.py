@@ -44,7 +44,7 @@ async def run(setup: dict[str, Any]) -> None:
         exempt_local=False,  # the addresses of this machine stand for so many strangers
         byte_budget=setup["byte_budget"],
     )
-    node = FullNode(None, config(), settings=settings)
+    node = FullNode(setup["data"], config(), settings=settings)
     async with node:
         await node.runtime.run_writer(grow, node.chain, setup["blocks"])
 

@@ -18,6 +18,7 @@ from .channel import Channel, PlaintextChannel
 from .send_queue import WRITE_HIGH, WRITE_LIMIT, WRITE_STALL, SendQueue
 
 __all__ = [
+    "CLOSE_BYTES",
     "CLOSE_TIMEOUT",
     "FRAME_BASE_TIME",
     "FRAME_MIN_RATE",
@@ -32,6 +33,8 @@ FRAME_BASE_TIME = 30.0
 FRAME_MIN_RATE = 16 * 1024
 # How long a close may wait for the last bytes to leave and for the other side's FIN.
 CLOSE_TIMEOUT = 2.0
+# What is read and thrown away meanwhile; more is left in the kernel, and its end is not seen.
+CLOSE_BYTES = 1024 * 1024
 
 _CODE_TIMEOUT = 8  # DISCONNECT code "timeout"
 
@@ -126,6 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reading_paused = False
 
         self._closing = False
+        self._lingered = 0  # bytes that came since
         self._reason: BaseException | None = None
         self._close_handle: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
@@ -251,6 +255,9 @@ class Connection(asyncio.BufferedProtocol):
         """Called by the transport: bytes have come."""
         self.bytes_received += nbytes
         if self._closing:
+            self._lingered += nbytes
+            if self._lingered > CLOSE_BYTES:
+                self._update_reading()
             return  # what arrives while lingering is not looked at
         self.last_received = self._loop.time()
         frames = self.channel.received(nbytes)
@@ -305,8 +312,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def _update_reading(self) -> None:
         """While the owner wants no bytes, or thinks about the frame that paused, the peer waits in
-        the kernel. What comes while closing is read, to see the end behind it."""
-        pause = (self._owner_paused or self.decoder.paused) and not self._closing
+        the kernel. Some of what comes while closing is read, to see the end behind it."""
+        if self._closing:
+            pause = self._lingered > CLOSE_BYTES
+        else:
+            pause = self._owner_paused or self.decoder.paused
         if self._transport is None or pause == self._reading_paused:
             return
         self._reading_paused = pause

@@ -28,6 +28,7 @@ __all__ = [
     "ADDRESS_UNKNOWN_AGE",
     "ANNOUNCED_BLOCKS_PER_PEER",
     "ANNOUNCED_BLOCKS_WAITING",
+    "ASKERS",
     "BANS",
     "BANS_FILE_BYTES",
     "BANS_WATCH",
@@ -40,6 +41,7 @@ __all__ = [
     "BLOCK_PUSH_MIN",
     "BLOCK_STALL_TIME",
     "BUSY_BURST",
+    "BUSY_EXCESS",
     "BUSY_PAUSE",
     "BUSY_PER_SECOND",
     "BUSY_RETRIES",
@@ -125,10 +127,13 @@ LATE_REPLIES = 64
 WAITING_REQUESTS = 64
 # What BUSY tells the other side to wait: some replies' worth of time.
 RETRY_BUSY_MS = 250
-# BUSY replies a peer may cause: ours cause none; one that knows no limits and obeys retry_ms
-# asks again 4 times a second, at most 64 at a time.
-BUSY_PER_SECOND = 256.0
-BUSY_BURST = 2048.0
+# Requests beyond what our HELLO allows that are answered BUSY and no more: nodes of ours send none;
+# one that obeys retry_ms asks again 4 times a second, 16 at a time.
+BUSY_PER_SECOND = 64.0
+BUSY_BURST = 64.0
+BUSY_EXCESS = 32  # of more than these, how many come to one offence
+# Whose share in the serving is remembered, about 200 bytes each; as many as have refusals.
+ASKERS = 4096
 # Requests or replies that leave together, so that the other side works on some while we make the
 # next: a write costs as much as making two or three.
 WRITE_TOGETHER = 4
@@ -144,9 +149,10 @@ INBOX_BYTES = 4 * 1024 * 1024  # of memory; the largest message (NEW_BLOCK, 2 Mi
 # transactions.
 OBJECT_BYTES = 256
 OBJECT_FACTOR = 4
-# Frames of one connection that a turn of the loop handles, 0.3 to 3 ms of small ones; the rest of
-# what was read waits for the next, so that everybody else has their turn.
-FRAMES_PER_TURN = 1024
+# Frames of one connection that a turn of the loop handles: 0.1 to 1 ms of news, up to 5 ms of
+# requests that are refused. The rest of what was read waits for the next, so that everybody else
+# has their turn.
+FRAMES_PER_TURN = 256
 # Ours come every 15 s; more than these are not answered.
 PINGS_PER_SECOND = 2.0
 PINGS_BURST = 20.0

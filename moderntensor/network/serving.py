@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..backend import framing
 from ..blockchain.chain import Blockchain
+from .addresses import is_exempt
 from .host import Host
 from .messages import (
     BlockBodiesMessage,
@@ -29,6 +29,7 @@ from .messages import (
 from .peer import Peer
 from .protocol import MAX_PEERS, SOFT_REPLY_LIMIT
 from .serving_queue import refusal
+from .serving_turns import ServingTurns
 
 __all__ = ["Server", "headers_frame"]
 
@@ -41,7 +42,8 @@ _BUSY_MS = 100  # until a peer may ask again, if it goes on being reorganised
 
 
 class Server:
-    """Answers requests. The store is read on worker threads, `serving_concurrency` at a time.
+    """Answers requests. The store is read on worker threads, `serving_concurrency` at a time,
+    for whom that was done least of late first.
 
     What it has no data for (no chain; states, of which there are no snapshots) is NOT_FOUND.
     """
@@ -50,7 +52,7 @@ class Server:
         """`relayed` finds transactions, encoded, that were passed on lately."""
         self._host = host
         self._relayed = relayed
-        self._turns = asyncio.Semaphore(host.config.serving_concurrency)
+        self._turns = ServingTurns(host.config.serving_concurrency, host.runtime)
         self._readers: dict[int, Reader] = {
             MessageType.GET_BLOCKS: _blocks,
             MessageType.GET_HEADERS: _headers,
@@ -63,7 +65,7 @@ class Server:
         found = self._at_once(peer, request)
         if isinstance(found, Reply):
             return found
-        async with self._turns:
+        async with self._turns.of(self._name(peer)):
             return await self._host.runtime.run(_reply, self._readers[request.TYPE], found, request)
 
     async def frame(self, peer: Peer, request: Request) -> bytes:
@@ -72,10 +74,15 @@ class Server:
         if isinstance(found, Reply):
             return MessageCodec.encode(found)
         reader = self._readers[request.TYPE]
-        async with self._turns:
+        async with self._turns.of(self._name(peer)):
             if isinstance(request, GetHeadersMessage):
                 return await self._host.runtime.run(headers_frame, found, request)
             return await self._host.runtime.run(_frame, reader, found, request)
+
+    def _name(self, peer: Peer) -> str:
+        """Who shares turns: a public host, whose connections and ids are free."""
+        exempt = is_exempt(peer.host_address, self._host.config)
+        return peer.address if exempt else peer.host_address
 
     def _at_once(self, peer: Peer, request: Request) -> Reply | Blockchain:
         """The reply if it takes no reading, else the chain to read."""

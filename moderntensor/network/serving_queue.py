@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Generic
+from struct import Struct
+from typing import Final, Generic
 
 from ..config import NodeConfig
 from ..errors import NetworkError, ProtocolViolationError
@@ -14,13 +15,20 @@ from ..wire import MESSAGES
 from .budget import GRAIN, Account
 from .connection import WRITE_HIGH
 from .dispatch import P, Router
-from .limits import BUSY_BURST, BUSY_PER_SECOND, RETRY_BUSY_MS, UNREAD_BUSY_REPLIES, WRITE_TOGETHER
-from .messages import DisconnectCode, MessageCodec, Reply, Request, Status
+from .limits import (
+    BUSY_BURST,
+    BUSY_EXCESS,
+    BUSY_PER_SECOND,
+    RETRY_BUSY_MS,
+    UNREAD_BUSY_REPLIES,
+    WRITE_TOGETHER,
+)
+from .messages import DisconnectCode, MessageCodec, MessageType, Reply, Request, Status
 from .offences import Offence
-from .rates import EXCESS_PER_OFFENCE, TokenBucket, retry_ms
+from .rates import TokenBucket, retry_ms
 from .tasks import TaskSet, ends_us
 
-__all__ = ["ServingQueue", "refusal"]
+__all__ = ["ServingQueue", "busy_frame", "refusal"]
 
 
 def refusal(request: Request, status: Status, retry_ms: int = 0) -> Reply:
@@ -29,6 +37,25 @@ def refusal(request: Request, status: Status, retry_ms: int = 0) -> Reply:
         request_id=request.request_id, status=status, retry_ms=retry_ms
     )
     return reply
+
+
+def _busy(kind: MessageType) -> bytes:
+    reply = MESSAGES[kind].REPLY
+    assert reply is not None  # noqa: S101 - of a request
+    return MessageCodec.encode(MESSAGES[reply](request_id=1, status=Status.BUSY))
+
+
+# All replies begin with the same fields, so that one of floods costs no more than to fill them in.
+_BUSY: Final = {int(kind): _busy(kind) for kind in MessageType if kind.name.startswith("GET_")}
+_FIELDS: Final = Struct(">IBH")  # request_id, status, retry_ms, behind the header of the frame
+_HEADER: Final = 5
+
+
+def busy_frame(request: Request, retry_ms: int) -> bytes:
+    """The reply BUSY to `request`, encoded."""
+    frame = _BUSY[request.TYPE]
+    fields = _FIELDS.pack(request.request_id, Status.BUSY, retry_ms)
+    return frame[:_HEADER] + fields + frame[_HEADER + _FIELDS.size :]
 
 
 class ServingQueue(Generic[P]):
@@ -96,7 +123,7 @@ class ServingQueue(Generic[P]):
         if self._excess.take(self._runtime.loop_time()):
             return
         self._beyond += 1
-        if self._beyond >= EXCESS_PER_OFFENCE:
+        if self._beyond >= BUSY_EXCESS:
             self._beyond = 0
             self._peer.punish(Offence.REQUEST_FLOOD, "asks far more than HELLO allows")
 
@@ -113,7 +140,7 @@ class ServingQueue(Generic[P]):
                     "asks on and on without reading the answers",
                     Offence.UNREAD_REQUESTS,
                 )
-        self._peer.send(refusal(request, Status.BUSY, retry_ms(seconds)))
+        self._peer.send_frame(busy_frame(request, retry_ms(seconds)))
 
     async def _run(self) -> None:
         peer = self._peer

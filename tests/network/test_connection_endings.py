@@ -18,6 +18,7 @@ from moderntensor.errors import (
     PeerDisconnectedError,
     ProtocolViolationError,
 )
+from moderntensor.network.connection import CLOSE_BYTES
 
 encode = framing.encode_frame
 
@@ -246,6 +247,21 @@ async def test_a_peer_that_never_closes_its_end_is_cut(clock: Clock, sending: bo
         assert not owner.connection.closed
         await clock.advance(1)
         assert await owner.until_closed() is reason
+
+
+async def test_who_sends_on_and_on_after_the_close_is_not_read_any_more(clock: Clock) -> None:
+    owner = Owner()
+    async with dialled(owner) as client:
+        owner.connection.close()
+        before = owner.connection.bytes_received
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(0.3):
+                for _ in range(400):
+                    await client.send(bytes(256 * 1024))
+        taken = owner.connection.bytes_received - before
+        assert CLOSE_BYTES < taken <= CLOSE_BYTES + framing.DEFAULT_BUFFER_SIZE
+        await clock.advance(3)
+        await owner.until_closed()
 
 
 async def test_abort_drops_what_waits() -> None:
