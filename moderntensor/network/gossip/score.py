@@ -27,6 +27,7 @@ class NewsScore:
         self._host = host
         self._repeats: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
         self._strays: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
+        self._heads: WeakKeyDictionary[Peer, int] = WeakKeyDictionary()  # ours, at its last stray
 
     def repeats(self, peer: Peer, known: KnownSet) -> None:
         """Look at what a message of `peer` has repeated, by the set that it was looked up in."""
@@ -47,7 +48,13 @@ class NewsScore:
             peer.punish(Offence.UNDELIVERED, f"{what}, announced and not delivered")
 
     def stray(self, peer: Peer, height: int, block_time: int) -> None:
-        """`peer` has told of a block whose parent nobody has heard of."""
+        """`peer` has told of a block whose parent nobody has heard of. That is no fault of who
+        catches up just before us: then our head moves as well."""
+        head = 0 if self._host.chain is None else self._host.chain.head.height
+        if head > self._heads.get(peer, head):
+            self._heads[peer] = head
+            return
+        self._heads[peer] = head
         now = self._host.runtime.loop_time()
         bucket = self._strays.get(peer)
         if bucket is None:
