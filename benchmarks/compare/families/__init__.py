@@ -9,6 +9,7 @@ NAMES = (
     "merkle",
     "storage",
     "streams",
+    "handshakes",
     "node",
     "idle",
     "sync",

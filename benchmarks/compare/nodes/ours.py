@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from moderntensor.blockchain.transaction import Transaction
@@ -56,6 +57,18 @@ class OurEnd(End):
         for _ in range(count):
             node = await self._start(listen=False)
             await node.connect_peer("127.0.0.1", port)
+
+    async def dial(self, port: int, count: int) -> float:
+        """Connect so many times, one after the other; the seconds that it took."""
+        if not self._nodes:
+            await self._start(listen=False)
+        (node,) = self._nodes
+        began = time.monotonic()
+        for _ in range(count):
+            peer = await node.connect_peer("127.0.0.1", port)
+            peer.connection.abort()
+            await peer.connection.wait_closed()
+        return time.monotonic() - began
 
     async def stop(self) -> None:
         for node in self._nodes:

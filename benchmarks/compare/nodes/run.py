@@ -23,6 +23,7 @@ ENDS = {
     "crowd": ("crowd", "Crowd"),
     "readers": ("readers", "Readers"),
     "raw sockets": ("raw", "RawEnd"),
+    "TLS": ("tls", "TlsEnd"),
 }
 
 
