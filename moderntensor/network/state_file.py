@@ -54,11 +54,16 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Without waiting for a writer, should it be a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def read_capped(path: Path, cap: int) -> bytes | None:
     """The content of the file at `path`, None if there is none. Raises `StorageError` if it
     cannot be read or has more than `cap` bytes, of which no more are read."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             data = file.read(cap + 1)
     except FileNotFoundError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -149,6 +150,13 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
         assert node.running
     assert not path.exists()
     assert path.with_name(f"{ANCHORS_FILE}.bad").read_bytes() == b"nonsense"
+
+
+async def test_a_pipe_in_place_of_the_file_keeps_no_node_from_starting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ANCHORS_FILE)
+    async with P2PNode(config=SECURE, data_dir=tmp_path) as node:
+        assert node.running
+    assert (tmp_path / f"{ANCHORS_FILE}.bad").is_fifo()
 
 
 async def test_without_a_directory_nothing_is_kept(tmp_path: Path) -> None:
