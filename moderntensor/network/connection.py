@@ -79,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         *,
         on_frames: Callable[[list[framing.Frame]], None],
         on_closed: Callable[[BaseException | None], None],
-        on_error: Callable[[FrameError], None] = _ignore,
+        on_error: Callable[[FrameError | ProtocolViolationError], None] = _ignore,
         on_opened: Callable[[Connection], None] = _ignore,
         on_connected: Callable[[Connection], None] = _ignore,
         channel: Channel | None = None,
@@ -346,13 +346,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._frame_started + allowed, self._check_frame
             )
         else:
-            self.abort(
-                ProtocolViolationError(
-                    _CODE_TIMEOUT,
-                    f"a frame was not complete within {allowed:.0f} s",
-                    "slow_frame",
-                )
+            error = ProtocolViolationError(
+                _CODE_TIMEOUT, f"a frame was not complete within {allowed:.0f} s", "slow_frame"
             )
+            self._on_error(error)
+            self.close(error)
 
     # --- opening and closing ---------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ..errors import (
     HandshakeError,
     NetworkError,
     PeerDisconnectedError,
+    ProtocolViolationError,
     SecureChannelError,
 )
 from ..runtime import Runtime
@@ -229,11 +230,14 @@ class Handshake:
         """Whether the other side need not have understood a word."""
         return self.outbound and self._host.config.transport == "plaintext"
 
-    def _stranger(self, error: FrameError) -> NetworkError:
+    def _stranger(self, error: FrameError | ProtocolViolationError) -> NetworkError:
         """What the first bytes of a plaintext stream tell, if they are no frame."""
-        first = (error.length + 1).to_bytes(4, "big")
-        if self.connection.remote_key is None and error.reason != "empty":
-            kind = looks_like(first)
+        if (
+            self.connection.remote_key is None
+            and isinstance(error, FrameError)
+            and error.reason != "empty"
+        ):
+            kind = looks_like((error.length + 1).to_bytes(4, "big"))
             if kind is not None:
                 return SecureChannelError(f"the other side speaks {kind}, not our plaintext")
         return PeerDisconnectedError(str(error))
@@ -250,7 +254,7 @@ class Handshake:
         self.connection.close(error)
         self._host.refused(self)
 
-    def _on_error(self, error: FrameError) -> None:
+    def _on_error(self, error: FrameError | ProtocolViolationError) -> None:
         if self.peer is not None:
             self.peer.on_error(error)
         else:  # a stranger who came by mistake

@@ -306,9 +306,12 @@ class Peer:
 
     # --- in --------------------------------------------------------------------------------
 
-    def on_error(self, error: FrameError) -> None:
+    def on_error(self, error: FrameError | ProtocolViolationError) -> None:
         """Called by the connection: no further frame can be read."""
-        self.punish(offence_of_frame(error), str(error))
+        if isinstance(error, ProtocolViolationError):
+            self.breach(error)
+        else:
+            self.punish(offence_of_frame(error), str(error))
 
     def on_closed(self, reason: BaseException | None) -> None:
         """Called by the connection, once: the socket is gone."""
