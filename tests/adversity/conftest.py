@@ -88,6 +88,11 @@ class Live(Child):
     def banned(self, host: str) -> bool:
         return any(re.search(rf"\b{re.escape(host)}\b", ban) for ban in self.bans())
 
+    def budget(self) -> int:
+        """Bytes that it holds because of peers, as it accounts for them."""
+        held: int = self.ask("budget")
+        return held
+
     def peers(self) -> dict[str, Any]:
         found: dict[str, Any] = self.state()["peers"]
         return found
@@ -158,7 +163,9 @@ class Row:
         self.figures.update(figures)
 
     def undisturbed(self) -> None:
-        """The honest peers go on while the attack does: wait until both have got somewhere."""
+        """The honest peers go on while the attack does: wait until both have got somewhere since
+        it began."""
+        self.honest.ask("hurry")
         try:
             until(lambda: self.honest.progress(self._progress))
         except AssertionError:
@@ -167,6 +174,7 @@ class Row:
     def over(self) -> None:
         """The attack ends; what it cost."""
         self.undisturbed()
+        self.measure(slowest_pong=self.honest.slowest_pong)
         for peer in self.hostile:
             peer.close()
         until(lambda: self.live.descriptors() <= self.descriptors)
@@ -179,7 +187,6 @@ class Row:
             assert one["peers"] == 1
         self.measure(
             memory_grown=grown,
-            slowest_pong=self.honest.slowest_pong,
             syncs=sum(one["syncs"] for one in now) - sum(one["syncs"] for one in self._progress),
         )
         if FIGURES:

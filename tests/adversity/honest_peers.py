@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 from adversity import scene
@@ -19,7 +20,9 @@ from moderntensor.network.p2p import P2PNode
 from moderntensor.network.peer import Peer
 from moderntensor.network.sync import SyncManager
 
-PAUSE = 0.05  # seconds between two syncs
+# Seconds between two syncs, and between two PINGs, unless there is `hurry`: their own load should
+# leave the machine to what is tested.
+PAUSE, PING_INTERVAL = 0.25, 3.0
 SAMPLE = 0.02  # seconds between two looks at a peer's latency
 
 
@@ -27,15 +30,20 @@ class Honest:
     """One of them."""
 
     def __init__(self, host: str, settings: dict[str, Any]) -> None:
-        # Twice a second is as often as a node answers for ever.
         config = NodeConfig(
-            listen_host=host, listen_port=0, discovery=False, ping_interval=0.6, **settings
+            listen_host=host,
+            listen_port=0,
+            discovery=False,
+            ping_interval=PING_INTERVAL,
+            **settings,
         )
         self.node = P2PNode(config=config, identity=NodeIdentity.generate())
         self.node.on_peer_disconnected.append(self._parted)
         self.syncs = self.blocks = self.pongs = 0
         self.latencies: list[float] = []
         self.partings: list[str] = []
+        self._hurried = 0  # syncs that begin without a pause
+        self._wake = asyncio.Event()
         self.failures: list[str] = []
 
     def _parted(self, peer: Peer) -> None:
@@ -52,11 +60,25 @@ class Honest:
                     for store in stores[:-1]:
                         store.close()
                     del stores[:-1]
-                await asyncio.sleep(PAUSE)
+                await self._pause()
         finally:
             await self.node.stop()
             for store in stores:
                 store.close()
+
+    async def _pause(self) -> None:
+        self._hurried -= self._hurried > 0
+        if not self._hurried:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), PAUSE)
+        self._wake.clear()
+
+    def hurry(self) -> None:
+        """Begin two syncs and send a PING without a pause: somebody waits for them."""
+        self._hurried = 3
+        self._wake.set()
+        for peer in self.node.peers.values():
+            peer.probe()
 
     async def _sync_once(self, store: StateDB) -> None:
         validator = BlockValidator(store, scene.maker().config)
@@ -104,8 +126,16 @@ async def run(setup: dict[str, Any]) -> None:
             await peers[index].node.connect_peer("127.0.0.1", port, node_id=bytes.fromhex(node_id))
             return True
 
+        def hurry() -> None:
+            for one in peers:
+                one.hurry()
+
         await obey(
-            {"report": lambda: [one.report() for one in peers], "connect": connect},
+            {
+                "report": lambda: [one.report() for one in peers],
+                "connect": connect,
+                "hurry": hurry,
+            },
             {
                 "ports": [one.node.listen_port for one in peers],
                 "node_ids": [one.node.node_id.hex() for one in peers],

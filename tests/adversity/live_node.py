@@ -12,15 +12,18 @@ from typing import Any
 
 from adversity import scene
 from adversity.control import obey
+from moderntensor.blockchain import tables
 from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.config import NodeConfig
 from moderntensor.node import FullNode
 from moderntensor.runtime import Runtime
 
-# Seconds by which time moves at once, and that others get to answer what fell due meanwhile: a
-# PONG of an honest peer must not be overtaken.
-STEP, BREATH = 3.0, 0.04
+# Seconds by which time moves at once, and that others get at least to answer what fell due
+# meanwhile. A PONG or a reply of an honest peer must not be overtaken: it is waited for, however
+# slow the machine is, up to `PATIENCE`.
+STEP, BREATH, PATIENCE = 4.0, 0.01, 20.0
+HOSTILE = "hostile/1"  # the user agent of those who are not waited for
 LINES = 20_000  # log lines that are kept
 
 
@@ -55,8 +58,8 @@ class Live:
         self.node, self.clock, self.log = node, clock, log
         self._ahead = 0.0
         loop: Any = asyncio.get_running_loop()
-        real = loop.time
-        loop.time = lambda: real() + self._ahead
+        self._real = loop.time
+        loop.time = lambda: self._real() + self._ahead
 
     async def advance(self, seconds: float) -> float:
         """Durations that have begun come to their end so much sooner."""
@@ -65,7 +68,18 @@ class Live:
             self._ahead += min(left, STEP)
             left -= STEP
             await asyncio.sleep(BREATH)
+            deadline = self._real() + PATIENCE
+            while self._owed() and self._real() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(BREATH / 4)
         return self._ahead
+
+    def _owed(self) -> bool:
+        """Whether an honest peer has still to answer us."""
+        return any(
+            peer._heartbeat._ping is not None or peer.owes_us
+            for peer in self.node.p2p.peers.values()
+            if peer.user_agent != HOSTILE
+        )
 
     def wall(self, ahead: float) -> float:
         """The wall clock jumps to so many seconds from the true time."""
@@ -85,6 +99,7 @@ class Live:
             "mempool": len(node.mempool),
             "open": len(node.p2p.gate),
             "evidence": len(node.chain.evidence()),
+            "side_blocks": self._side_blocks(),
             "peers": {
                 address: {
                     "node_id": peer.node_id.hex(),
@@ -96,15 +111,23 @@ class Live:
             },
         }
 
+    def _side_blocks(self) -> int:
+        with self.node.chain.store.read() as txn:
+            return txn.count(tables.SIDE)
+
     def bans(self) -> list[str]:
         return [str(ban) for ban in self.node.p2p.list_bans()]
 
-    def budget(self) -> dict[str, Any]:
-        report = self.node.p2p.budget.report()
-        return {str(kind): size for kind, size in report.items()}
+    def budget(self) -> int:
+        """Bytes that are held because of peers."""
+        return self.node.p2p.budget.report().held
 
     def book(self) -> int:
         return len(self.node.p2p.book)
+
+    def knows(self, host: str, port: int) -> bool:
+        """Whether an address is in the book."""
+        return (host, port) in self.node.p2p.book
 
     def lines(self, last: int) -> list[str]:
         return list(self.log.lines)[-last:]
@@ -153,6 +176,7 @@ async def run(setup: dict[str, Any]) -> None:
                 "budget": live.budget,
                 "connect": live.connect,
                 "invalid": live.invalid,
+                "knows": live.knows,
                 "lines": live.lines,
                 "pool_add": live.pool_add,
                 "state": live.state,

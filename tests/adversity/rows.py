@@ -29,7 +29,7 @@ HAZARDS = (
     Hazard("4", "malformed payload", "PROTOCOL_ERROR"),
     Hazard("5", "count beyond the bytes", "PROTOCOL_ERROR before anything is allocated"),
     Hazard("6", "bytes split and merged", "the same answers"),
-    Hazard("7", "frame or record never finished", "closed", ("FRAME_BASE_TIME", "FRAME_MIN_RATE")),
+    Hazard("7", "frame or record never finished", "TIMEOUT", ("FRAME_BASE_TIME", "FRAME_MIN_RATE")),
     Hazard("8", "garbage, TLS, HTTP", "quietly closed, no blame", ("handshake_timeout",)),
     Hazard(
         "9",
@@ -44,7 +44,9 @@ HAZARDS = (
         ("refusal_time",),
     ),
     Hazard("11", "node_id that was not proved", "IDENTITY, banned", ("ban_time",)),
-    Hazard("12", "own id, second connection of an id", "SELF; the newest, or that of the lower id"),
+    Hazard(
+        "12", "own id, second connection of an id", "IDENTITY; the newest, or that of the lower id"
+    ),
     Hazard("13", "replay, reflection, low-order keys, tampering", "closed"),
     Hazard(
         "14", "second HELLO, message before HELLO", "PROTOCOL_ERROR; before HELLO quietly closed"
@@ -102,6 +104,7 @@ HAZARDS = (
         "bad or too many addresses",
         "filtered; more than asked: PROTOCOL_ERROR",
         ("ADDRESSES_BURST", "ADDRESSES_PER_SECOND"),
+        "tests/network/test_addresses.py",
     ),
     Hazard(
         "27",
@@ -121,7 +124,13 @@ HAZARDS = (
     Hazard("32", "time that stands still, out of turn", "BAD_HEADER"),
     Hazard("33", "headers without end", "no more than slots have passed"),
     Hazard("34", "claims not kept", "dismissed, then USELESS, no ban", ("MAX_BROKEN_CLAIMS",)),
-    Hazard("35", "many short forks", "a bounded number kept", ("MAX_SIDE_BLOCKS",)),
+    Hazard(
+        "35",
+        "many short forks",
+        "a bounded number kept",
+        ("MAX_SIDE_BLOCKS",),
+        "tests/blockchain/test_reorg.py",
+    ),
     Hazard("36", "fork below finality", "USELESS, logged loudly, no ban"),
     Hazard("37", "two headers of one validator", "kept as evidence"),
     Hazard(

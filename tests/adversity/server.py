@@ -14,6 +14,7 @@ from . import scene, wire
 from .hostile import WAIT, Hostile, Target, new_host
 from .noise_wire import NoiseLine, PlainLine, public_of
 
+SOFT_REPLY_LIMIT = 2 * wire.MIB  # docs/protocol.md, section 3
 Answer = Callable[[wire.Asked], bytes | None]
 
 
@@ -39,9 +40,7 @@ class ChainServer:
             case wire.GET_HEADERS:
                 return self.header_reply(asked)
             case wire.GET_BLOCK_BODIES:
-                found = [self.bodies[h] for h in asked.hashes if h in self.bodies]
-                status = wire.OK if found else wire.NOT_FOUND
-                return wire.bodies(asked.request_id, found, status)
+                return self.body_reply(asked)
             case wire.GET_BLOCKS:
                 part = self.blocks[asked.start : asked.most + 1]
                 status = wire.OK if part else wire.NOT_FOUND
@@ -49,6 +48,16 @@ class ChainServer:
             case wire.GET_PEERS:
                 return wire.peers(asked.request_id, [])
         return wire.empty_reply(wire.REQUESTS[asked.kind], asked.request_id, wire.NOT_FOUND)
+
+    def body_reply(self, asked: wire.Asked) -> bytes:
+        found: list[bytes] = []
+        known = [self.bodies[h] for h in asked.hashes if h in self.bodies]
+        for body in known:  # the first in any case, the others up to the soft limit
+            if found and sum(map(len, found)) + len(body) > SOFT_REPLY_LIMIT:
+                break
+            found.append(body)
+        status = wire.OK if len(found) == len(known) else wire.PARTIAL
+        return wire.bodies(asked.request_id, found, status if found else wire.NOT_FOUND)
 
     def header_reply(self, asked: wire.Asked) -> bytes:
         start = asked.start
@@ -155,9 +164,14 @@ class Listener:
 
 
 def accepted(
-    sock: socket.socket, target: Target, secret: bytes, **hello: Any
+    sock: socket.socket,
+    target: Target,
+    secret: bytes,
+    meanwhile: Callable[[], None] | None = None,
+    **hello: Any,
 ) -> tuple[Hostile, wire.Hello]:
-    """The answering side of a connection that the node has dialled, HELLOs exchanged."""
+    """The answering side of a connection that the node has dialled, HELLOs exchanged; `meanwhile`
+    is called between the node's and ours."""
     peer = Hostile.__new__(Hostile)
     peer.target, peer.sock, peer.secret = target, sock, secret
     peer.host = sock.getsockname()[0]
@@ -166,5 +180,7 @@ def accepted(
     kind, payload = peer.read()
     assert kind == wire.HELLO
     peer.hello = wire.Hello.decode(payload)
+    if meanwhile is not None:
+        meanwhile()
     peer.send(wire.frame(wire.HELLO, peer.make_hello(**hello).encode()))
     return peer, peer.hello

@@ -18,6 +18,7 @@ from .noise_wire import Handshake, PlainLine, public_of, read_exactly, send_mess
 from .server import Listener, accepted
 
 PENDING_HANDSHAKES = 50  # docs/security.md
+CONNECT_TIMEOUT = 10.0
 HANDSHAKE_TIMEOUT = 5.0  # docs/protocol.md, section 4
 VECTORS = Path(__file__).parent.parent / "vectors" / "noise_xx.json"
 
@@ -104,19 +105,39 @@ def test_row_11_a_node_id_that_was_not_proved(row: Row) -> None:
 
 
 def test_row_12_the_id_of_the_node_itself(row: Row) -> None:
+    """Only claimed it is a false identity; proved, by the node that has dialled itself, SELF."""
     peer = row.meet(node_id=row.target.node_id)
-    assert peer.code() in (wire.SELF, wire.IDENTITY)
+    assert peer.code() == wire.IDENTITY
+    assert row.live.banned(peer.host)
+    row.live.advance(31)  # somebody may just have come from its own address
     assert "itself" in row.live.ask("connect", host="127.0.0.1", port=row.target.port)
 
 
 def test_row_12_the_newest_of_two_connections_of_one_id(row: Row) -> None:
-    first = row.meet()
+    first = row.meet(nonce=9)
+    row.live.advance(CONNECT_TIMEOUT + HANDSHAKE_TIMEOUT + 1)
+    second = again(row, first, nonce=3)
+    assert second.read()[0] == wire.HELLO
+    assert first.code() == wire.ALREADY_CONNECTED
+    assert second.answers()
+
+
+def again(row: Row, first: Hostile, **hello: int) -> Hostile:
+    """Another connection of the same id; HELLO is sent."""
     second = row.connect()
     second.secret, second.node_id = first.secret, first.node_id
-    second.secure().send(wire.frame(wire.HELLO, second.make_hello().encode()))
-    assert second.read()[0] == wire.HELLO
-    assert first.code() in (wire.ALREADY_CONNECTED, wire.TIMEOUT)  # it was asked if it is there
-    assert second.answers()
+    second.secure().send(wire.frame(wire.HELLO, second.make_hello(**hello).encode()))
+    return second
+
+
+@pytest.mark.parametrize("nonce", [9, 3], ids=["greater", "smaller"])
+def test_row_12_two_connections_of_one_id_at_a_time(row: Row, nonce: int) -> None:
+    """They may have come in another order than they were dialled in: the greater nonce stays."""
+    first = row.meet(nonce=5)
+    second = again(row, first, nonce=nonce)
+    goes, stays = (first, second) if nonce > 5 else (second, first)
+    assert goes.code() == wire.ALREADY_CONNECTED
+    assert stays.answers()
 
 
 @pytest.mark.parametrize("lower", [True, False], ids=["lower", "higher"])
@@ -126,16 +147,18 @@ def test_row_12_of_two_simultaneous_dials_both_keep_the_same(row: Row, lower: bo
     while (public_of(secret) < row.target.node_id) is not lower:
         secret = os.urandom(32)
     codes: list[int | None] = []
+    ours = row.connect()
+    ours.secret, ours.node_id = secret, public_of(secret)
+
+    def meet() -> None:
+        ours.secure().send(wire.frame(wire.HELLO, ours.make_hello().encode()))
+        assert ours.read()[0] == wire.HELLO
 
     def dialled(sock: socket.socket) -> None:
-        peer, _ = accepted(sock, row.target, secret)
+        peer, _ = accepted(sock, row.target, secret, meet)
         codes.append(peer.code())
 
     with Listener(dialled) as listener:
-        ours = row.connect()
-        ours.secret, ours.node_id = secret, public_of(secret)
-        ours.secure().send(wire.frame(wire.HELLO, ours.make_hello().encode()))
-        assert ours.read()[0] == wire.HELLO
         said = row.live.ask("connect", host=listener.host, port=listener.port)
         if lower:
             until(lambda: codes == [wire.ALREADY_CONNECTED])
