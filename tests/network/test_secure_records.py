@@ -10,6 +10,7 @@ from helpers.secure import connected
 from moderntensor.backend import framing
 from moderntensor.errors import ProtocolViolationError
 from moderntensor.network.channel import LARGE
+from moderntensor.network.secure import _SHORT_IN_A_ROW
 from moderntensor.network.send_queue import SendQueue
 
 encode = framing.encode_frame
@@ -18,12 +19,20 @@ encode = framing.encode_frame
 def test_crumbs_of_a_frame_end_the_stream() -> None:
     """Opening 12,000 records of a byte each would take the loop for 40 ms a read."""
     dialler, listener = connected()
-    frame = encode(2, bytes(5000))
-    listener.receive(b"".join(dialler.seal(frame[at : at + 1]) for at in range(100)))
+    many = _SHORT_IN_A_ROW + 1
+    frame = encode(2, bytes(2 * many))
+    listener.receive(b"".join(dialler.seal(frame[at : at + 1]) for at in range(many + 100)))
     error = listener.channel.error
     assert isinstance(error, ProtocolViolationError)
-    assert str(error) == "17 records in a row under 1024 bytes that end no frame (code 1)"
-    assert listener.channel._receiving.nonce == 17
+    assert str(error) == f"{many} records in a row under 1024 bytes that end no frame (code 1)"
+    assert listener.channel._receiving.nonce == many
+
+
+def test_a_short_frame_may_come_byte_by_byte() -> None:
+    dialler, listener = connected()
+    frame = encode(2, bytes(_SHORT_IN_A_ROW - 4))
+    listener.receive(b"".join(dialler.seal(frame[at : at + 1]) for at in range(len(frame))))
+    assert listener.frames == [(2, bytes(_SHORT_IN_A_ROW - 4))]
 
 
 def test_short_records_between_frames_and_long_ones_within_are_welcome() -> None:
