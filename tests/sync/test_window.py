@@ -26,6 +26,8 @@ class StandInPeer:
         self.best_height = height
         self.best_hash = name.encode().ljust(32, b"\0")
         self.max_inflight, self.max_per_type = 16, 8
+        self.outbound = False
+        self.connected_at = 0.0
         self.code: DisconnectCode | None = None
 
     def punish(self, offence: Offence, detail: str) -> None:
@@ -313,6 +315,32 @@ async def test_ever_new_claims_of_what_cannot_be_followed_bind_nobody() -> None:
     assert second is not None
     assert (second.source.peer, pool.highest_claim()) == (honest, 50)
     assert await pool.changed(lambda: pool.highest_claim() == 91, 5)  # looked at again later
+
+
+async def test_who_has_been_there_longest_leads_every_second_time() -> None:
+    """Ever new strangers claim more than anybody: the honest peer is heard all the same."""
+    honest = StandInPeer("honest", 50)
+    honest.connected_at = -100.0
+    pool = pool_of(honest, StandInPeer("liar 1", 10**9), StandInPeer("liar 2", 10**9))
+    leaders = []
+    for _ in range(4):
+        claim = pool.next_claim(7)
+        assert claim is not None
+        leaders.append(claim.source.peer is honest)
+    assert leaders == [False, True, False, True]
+    claim = pool.next_claim(8)  # the last one led somewhere
+    assert claim is not None
+    assert claim.source.peer is not honest
+
+
+async def test_who_has_delivered_is_not_left_idle_for_who_only_claims() -> None:
+    honest = StandInPeer("honest", 50)
+    pool = pool_of(*(StandInPeer(f"liar {n}", 10**9) for n in range(5)), honest)
+    source = next(source for source in pool if source.peer is honest)
+    pool.delivered(source, Kind.HEADERS, 10, 1000, 5.0)
+    assert pool.pick(Kind.BODIES, 40, ()) is source
+    source.in_flight[Kind.BODIES] += 1
+    assert pool.pick(Kind.BODIES, 40, ()) is not source  # the others get their chance
 
 
 async def test_headers_served_do_not_excuse_bodies_withheld() -> None:

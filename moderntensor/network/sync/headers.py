@@ -135,7 +135,7 @@ class HeaderStage:
                 if await self._confirm():
                     break
                 continue
-            target = self._pool.best_claim(height)
+            target = self._pool.next_claim(height)
             if target is None:
                 self._meter.waiting = "those who have more are busy"
                 await self._pool.changed(self._news)

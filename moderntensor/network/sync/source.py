@@ -77,5 +77,10 @@ class Source:
         self.broken_claims = 0
         self.broken_at = 0.0  # loop time of the last of them
 
+    @property
+    def proven(self) -> bool:
+        """Whether it has delivered anything useful yet."""
+        return max(self.delivered_at) > float("-inf")
+
     def __repr__(self) -> str:
         return f"<{self.peer.address}>"

@@ -50,6 +50,8 @@ class SourcePool:
         self._per_peer = config.sync_requests_per_peer
         self._request_timeout = config.request_timeout
         self._dismissal = config.follow_interval  # when claims are looked at again
+        self._followed_from = -1  # the height above which a claim was followed last
+        self._fruitless = 0  # how often it was followed from there in vain
         self.patience = Patience(config.stall_timeout, config.stall_timeout_max)
 
     def now(self) -> float:
@@ -110,24 +112,40 @@ class SourcePool:
 
     def best_claim(self, above: int) -> Claim | None:
         """The highest head above `above` that a peer claims and that may be followed now."""
-        now = self.now()
-        best: Claim | None = None
-        best_rank: tuple[int, float, float] | None = None
-        for source in self._sources.values():
-            if source.peer.best_height <= above or source.rests_until > now:
-                continue
-            if _is_dismissed(source, now):
-                continue
-            # Among equals, who delivered last; among those, any.
-            rank = (
-                source.peer.best_height,
-                max(source.delivered_at),
+        # Among equals, who delivered last; among those, any.
+        return max(
+            self._claims(above),
+            key=lambda claim: (
+                claim.height,
+                max(claim.source.delivered_at),
                 self._runtime.random.random(),
-            )
-            if best_rank is None or rank > best_rank:
-                best_rank = rank
-                best = Claim(source.peer.best_height, source.peer.best_hash, source)
-        return best
+            ),
+            default=None,
+        )
+
+    def next_claim(self, above: int) -> Claim | None:
+        """The claim to follow now. After one that led no higher than `above`, every second time
+        it is that of whom we have known longest, those whom we dialled first: ever new strangers
+        with ever greater claims must not keep us from peers who can show theirs."""
+        self._fruitless = self._fruitless + 1 if above == self._followed_from else 0
+        self._followed_from = above
+        if self._fruitless % 2 == 0:
+            return self.best_claim(above)
+        return max(
+            self._claims(above),
+            key=lambda claim: (claim.source.peer.outbound, -claim.source.peer.connected_at),
+            default=None,
+        )
+
+    def _claims(self, above: int) -> list[Claim]:
+        now = self.now()
+        return [
+            Claim(source.peer.best_height, source.peer.best_hash, source)
+            for source in self._sources.values()
+            if source.peer.best_height > above
+            and source.rests_until <= now
+            and not _is_dismissed(source, now)
+        ]
 
     def highest_claim(self) -> int:
         """The greatest height that any peer claims and that may be reached, now or a little
@@ -147,7 +165,7 @@ class SourcePool:
         now = self.now()
         working = sum(1 for source in self._sources.values() if any(source.in_flight))
         best: Source | None = None
-        best_rank: tuple[bool, float, float] | None = None
+        best_rank: tuple[bool, bool, float, float] | None = None
         for source in self._sources.values():
             if (
                 source in refused
@@ -160,6 +178,8 @@ class SourcePool:
             rate = source.capacity[kind].rate
             rank = (
                 source.peer.best_height >= height,
+                # Who has delivered anything is not left idle for who has only claimed.
+                source.proven and not source.in_flight[kind],
                 # A peer of unknown speed is tried before a known one is loaded twice.
                 (1e9 if rate is None else rate) / (1 + source.in_flight[kind]),
                 self._runtime.random.random(),
