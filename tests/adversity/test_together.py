@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from benchmarks.flood.hostile import KINDS, Attack
 
@@ -44,7 +45,11 @@ def test_a_node_syncs_and_serves_while_all_kinds_do_their_worst(
         news = scene.maker().block(tip, gap=2)
         servers = [ChainServer(scene.chain())]
         claim = {"best_height": tip.height, "best_hash": tip.hash}
-        with serving(node.target, lambda asked: servers[-1](asked), **claim) as served:
+
+        def newest(asked: Any) -> Any:
+            return servers[-1](asked)
+
+        with serving(node.target, newest, **claim) as served:
             until(lambda: follower.state()["hash"] == tip.hash.hex())
             seconds = time.monotonic() - began
             servers.append(ChainServer([*scene.chain(), news]))
