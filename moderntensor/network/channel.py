@@ -29,6 +29,8 @@ class Channel(ABC):
 
     # The most bytes of frames that `seal` is given at a time. Larger frames come in slices.
     seal_limit: ClassVar[int] = sys.maxsize
+    # How much of it where a payload was queued that is not copied, or where `seal_limit` is passed.
+    slice_size: ClassVar[int] = sys.maxsize
     # Whether what `seal` returns is memory that the next call of any channel overwrites.
     lends: ClassVar[bool] = False
 

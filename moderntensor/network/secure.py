@@ -67,9 +67,11 @@ class SecureChannel(Channel):
     has come of it; an idle channel holds two keys.
     """
 
-    # Two of our longest records fill one read of the other side, where they need not be copied
-    # to be put together: with longer ones the receiver takes twice the time.
+    # Our longest records fill one read of the other side, two or four of them, where they need not
+    # be copied to be put together. What is held of one, and what the kernel did not take, is under
+    # 128 KiB where frames are large: blocks of that size come from the kernel page by page.
     seal_limit: ClassVar[int] = framing.DEFAULT_BUFFER_SIZE // 2 - _LENGTH.size - TAG_SIZE
+    slice_size: ClassVar[int] = framing.DEFAULT_BUFFER_SIZE // 4 - _LENGTH.size - TAG_SIZE
     lends: ClassVar[bool] = True
 
     def __init__(

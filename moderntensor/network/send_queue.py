@@ -189,10 +189,11 @@ class SendQueue:
         """What comes next is for another write."""
         if self._parts:
             frames = len(self._parts) - self._headers
-            if self._parts_size <= self._channel.seal_limit:
-                self._groups.append((self._parts, self._parts_size, frames))
+            channel, size = self._channel, self._parts_size
+            if size <= (channel.slice_size if self._headers else channel.seal_limit):
+                self._groups.append((self._parts, size, frames))
             else:
-                self._groups += _slices(self._parts, self._channel.seal_limit, frames)
+                self._groups += _slices(self._parts, channel.slice_size, frames)
             self._groups_size += self._parts_size
             self._parts, self._parts_size, self._headers = [], 0, 0
         self._room = 0

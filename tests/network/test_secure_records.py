@@ -84,3 +84,23 @@ async def test_what_waits_in_the_transport_is_not_overwritten(way: str, size: in
     queue.close(flush=False)
     listener.receive(b"".join(map(bytes, transport.kept)))
     assert listener.frames == [(2, payload) for payload in payloads]
+
+
+async def test_large_frames_come_in_shorter_records_than_small_ones() -> None:
+    dialler, listener = connected()
+    transport: Any = KeepingTransport()
+    queue = SendQueue(dialler.channel, high=1, limit=1 << 20, stall=1.0, on_stalled=lambda: None)
+    queue.attach(transport)
+    small, large = bytes(1000), bytes(100 * 1024)
+    queue.put_many([encode(2, small)] * 90)
+    queue.flush()
+    together = [len(record) for record in transport.kept]
+    queue.put_payload(2, large)
+    queue.put_payload(2, large)
+    queue.flush()
+    queue.close(flush=False)
+    slices = [len(record) for record in transport.kept[len(together) :]]
+    assert together == [4 + 90 * 1005 + 16]
+    assert slices == [64 * 1024] * 3 + [4 + 2 * (5 + len(large)) - 3 * (64 * 1024 - 20) + 16]
+    listener.receive(b"".join(map(bytes, transport.kept)))
+    assert listener.frames == [(2, small)] * 90 + [(2, large)] * 2
