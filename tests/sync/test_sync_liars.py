@@ -188,16 +188,23 @@ async def test_a_silent_peer_is_replaced(
     async with AsyncExitStack() as stack:
         silent, *honest = [await stack.enter_async_context(serving(source)) for _ in range(3)]
 
+        asked: list[Request] = []
+
         async def never(peer: Peer, request: Request) -> Reply:
+            asked.append(request)
             await asyncio.Event().wait()
             raise AssertionError
 
         for kind in kinds:
             silent.register_handler(kind, never)
         sync = await stack.enter_async_context(syncing())
-        await connect(sync, silent, *honest)
+        await connect(sync, silent)
         told = drop_code(silent, sync.node)
-        await sync.sync()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(sync.sync())
+            # It is asked before there are others, whom who has given nothing would come after.
+            await until(lambda: any(asked) and (len(kinds) > 1 or sync.chain.header_head.height))
+            await connect(sync, *honest)
         assert sync.chain.head == source.head
         await until(lambda: told() is not None)
         assert told() == DisconnectCode.TIMEOUT
