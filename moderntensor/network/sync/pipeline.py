@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -14,6 +15,8 @@ from .headers import HeaderStage, Refork
 from .settle import settled
 from .status import SyncPhase
 from .window import Unobtainable
+
+log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -53,6 +56,13 @@ class Pipeline:
             return
         expected = (Refork, Unobtainable, ChainRejected, StaleBodiesError)
         faults = [outcome for outcome in outcomes if not isinstance(outcome, expected)]
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # A stage that ended by itself in the same moment would hide it: a task group raises
+            # what its tasks raised, and our caller would go on.
+            for fault in faults:
+                log.error("failed while it was cancelled: %s", fault, exc_info=fault)
+            raise asyncio.CancelledError
         if faults:
             for other in faults[1:]:  # one can be raised, none is to be lost
                 faults[0].add_note(f"at the same time: {other!r}")
