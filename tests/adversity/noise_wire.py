@@ -7,6 +7,7 @@ import hmac
 import os
 import socket
 import struct
+import threading
 from hashlib import sha256
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -189,6 +190,7 @@ class NoiseLine:
             self.incoming, self.outgoing = handshake.split()
         self.remote_id = handshake.remote_static
         self._plain = bytearray()
+        self._sending = threading.Lock()  # records of two threads must not overtake each other
 
     def seal(self, data: bytes) -> bytes:
         """Records that hold `data`."""
@@ -201,7 +203,8 @@ class NoiseLine:
         return bytes(out)
 
     def send(self, data: bytes) -> None:
-        self.sock.sendall(self.seal(data))
+        with self._sending:
+            self.sock.sendall(self.seal(data))
 
     def read(self, size: int) -> bytes:
         """`size` bytes; fewer only where the stream ends."""
@@ -223,12 +226,14 @@ class PlainLine:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.remote_id = b""
+        self._sending = threading.Lock()
 
     def seal(self, data: bytes) -> bytes:
         return data
 
     def send(self, data: bytes) -> None:
-        self.sock.sendall(data)
+        with self._sending:
+            self.sock.sendall(data)
 
     def read(self, size: int) -> bytes:
         return read_exactly(self.sock, size)

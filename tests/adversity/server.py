@@ -90,8 +90,8 @@ class Serving:
             for asked in self.peer.asked(3600):
                 self.asked.append(asked)
                 reply = self.answer(asked)
-                if reply is not None:
-                    self.peer.send(reply)
+                if reply is not None:  # if it is too late for it, why is still to be read
+                    self.peer.try_send(reply)
         self.goodbye = self.peer.goodbye
         self.ended.set()
 
