@@ -58,6 +58,8 @@ class Kind(StrEnum):
     """Fetched by a sync, not stored yet."""
     BODIES = "bodies"
     """Fetched by a sync, not executed yet, with their transactions as objects."""
+    OLD_BODIES = "old_bodies"
+    """Fetched in the background, for blocks below those that were fetched by state."""
     RELAYED = "relayed"
     """Transactions that were passed on lately."""
     BLOCKS = "blocks"
@@ -161,6 +163,7 @@ def caps_of(config: NodeConfig) -> dict[Kind, int]:
         Kind.MEMPOOL: min(config.mempool_bytes, total // 4),
         Kind.BODIES: min(config.sync_window_bytes, total // 4),
         Kind.HEADERS: min(8 * _MIB, total // 16),
+        Kind.OLD_BODIES: min(8 * _MIB, total // 32),
         Kind.BLOCKS: min(16 * _MIB, total // 16),
         Kind.RELAYED: min(4 * _MIB, total // 32),
     }

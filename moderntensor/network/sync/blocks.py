@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
+from typing import Final, TypeVar
 
 from ...blockchain.block import EMPTY_BODY, ZERO_HASH
 from ...blockchain.chain_types import AppliedBatch
@@ -32,6 +32,8 @@ APPLY_BYTES: Final = 8 * 1024 * 1024  # memory of bodies per commit: some 14,000
 JOB_BYTES: Final = 8 * 1024 * 1024  # memory of a job's bodies from which on the rest is another job
 TRANSACTION_BYTES: Final = 450  # memory of a decoded transaction, beside its encoding
 
+B = TypeVar("B", bound=Sized)  # a body: its bytes, or prepared
+
 Pending = tuple[int, bytes, bytes]  # height, hash, txs_root
 Applied = Callable[[int, AppliedBatch], Awaitable[None]]  # first height, what was done
 
@@ -45,13 +47,14 @@ class ChainRejected(Exception):  # noqa: N818  (an outcome, no error)
 
 
 class BodiesJob(Job):
-    """The bodies of some blocks in a row, the empty ones among them filled in already."""
+    """The bodies of some blocks in a row, up or down the chain, the empty ones among them filled
+    in already."""
 
     kind = Kind.BODIES
     reply_bytes = SOFT_REPLY_LIMIT
 
     def __init__(self, pool: SourcePool, runtime: Runtime, blocks: Sequence[Pending]) -> None:
-        super().__init__(blocks[-1][0])
+        super().__init__(max(blocks[0][0], blocks[-1][0]))
         self._pool = pool
         self._runtime = runtime
         self._blocks = blocks
@@ -69,8 +72,8 @@ class BodiesJob(Job):
 
     @property
     def missing_height(self) -> int:
-        """The height of the first block whose body is not there yet."""
-        return self.first + (self._missing[self._next][0] if not self.done else len(self.bodies))
+        """The height of the first block whose body is not there yet. For jobs that are not done."""
+        return self._blocks[self._missing[self._next][0]][0]
 
     async def fetch(self, attempt: Attempt) -> None:
         """As many as the peer's pace allows, in one request; another attempt gets the rest."""
@@ -88,7 +91,7 @@ class BodiesJob(Job):
             if body.root != root:
                 raise Misbehaviour(
                     Offence.BAD_BODY,
-                    f"the body of block {self.first + i} does not match its txs_root",
+                    f"the body of block {self._blocks[i][0]} does not match its txs_root",
                 )
         size = sum(map(len, reply.bodies))
         self._pool.delivered(source, Kind.BODIES, len(prepared), size, arrived - attempt.moved)
@@ -109,7 +112,7 @@ class BodiesJob(Job):
         rest = BodiesJob(self._pool, self._runtime, self._blocks[cut:])
         rest.refused |= self.refused
         self._blocks = self._blocks[:cut]
-        self.height = self._blocks[-1][0]
+        self.height = max(self._blocks[0][0], self._blocks[-1][0])
         del self.hashes[cut:], self.bodies[cut:], self._missing[self._next :]
         self.done = True
         return rest
@@ -119,12 +122,25 @@ class BodiesJob(Job):
         share = sum(map(len, bodies)) // self._runtime.workers + 1
         size = min(max(share, PREPARE_BYTES), PREPARE_BYTES_MOST)
         parts = await asyncio.gather(
-            *(self._runtime.run(prepare_bodies, part) for part in _slices(bodies, size))
+            *(self._runtime.run(prepare_bodies, part) for part in slices(bodies, size))
         )
         return [body for part in parts for body in part]
 
 
-def _slices(bodies: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+def runs_of(blocks: Sequence[Pending], most: int) -> Iterator[Sequence[Pending]]:
+    """Runs with at most `most` bodies to fetch each."""
+    start, wanted = 0, 0
+    for i, (_, _, root) in enumerate(blocks):
+        wanted += root != ZERO_HASH
+        if wanted >= most or i + 1 - start >= BLOCKS_PER_JOB:
+            yield blocks[start : i + 1]
+            start, wanted = i + 1, 0
+    if start < len(blocks):
+        yield blocks[start:]
+
+
+def slices(bodies: Sequence[B], size: int) -> Iterator[Sequence[B]]:
+    """Runs with a length of at least `size` each, but for the last: of bytes or transactions."""
     start, held = 0, 0
     for i, body in enumerate(bodies):
         held += len(body)
@@ -206,20 +222,9 @@ class BlockStage:
             if height <= head:
                 # A competing branch replaces the head in one commit, which needs all of these.
                 self._window.floor_height = head + 1
-            for part in self._cut(blocks):
+            for part in runs_of(blocks, self._per_request):
                 await self._window.submit(BodiesJob(self._pool, self._runtime, part))
             height = blocks[-1][0] + 1
-
-    def _cut(self, blocks: Sequence[Pending]) -> Iterator[Sequence[Pending]]:
-        """Runs with at most one request's worth of bodies each."""
-        start, wanted = 0, 0
-        for i, (_, _, root) in enumerate(blocks):
-            wanted += root != ZERO_HASH
-            if wanted >= self._per_request or i + 1 - start >= BLOCKS_PER_JOB:
-                yield blocks[start : i + 1]
-                start, wanted = i + 1, 0
-        if start < len(blocks):
-            yield blocks[start:]
 
     # --- apply ----------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 
 from ...errors import StaleBodiesError, SyncError
@@ -12,7 +11,7 @@ from ..offences import Offence
 from .blocks import Applied, BlockStage, BodiesJob, ChainRejected
 from .context import SyncContext
 from .headers import HeaderStage, Refork
-from .settle import settled
+from .settle import leaves, settled
 from .status import SyncPhase
 from .window import Unobtainable
 
@@ -51,7 +50,7 @@ class Pipeline:
                 await asyncio.wait(stages)
                 watch.cancel()
         except BaseExceptionGroup as caught:
-            outcomes = list(_leaves(caught))
+            outcomes = list(leaves(caught))
         else:
             return
         expected = (Refork, Unobtainable, ChainRejected, StaleBodiesError)
@@ -117,11 +116,3 @@ class Pipeline:
         """Nobody can have executed an invalid block: who vouched for it is false."""
         for source in self._headers.vouchers(rejected.error.height):
             self._pool.part(source, Offence.INVALID_CHAIN, str(rejected.error))
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
