@@ -59,25 +59,35 @@ def build_chain(
     accounts: Sequence[KeyPair] = (),
     blocks: int,
     transfers_per_block: int = 0,
+    transfers: int | None = None,
+    new_accounts: int = 0,
     batch: int = DEFAULT_BATCH,
 ) -> Iterator[ChainHead]:
     """Put `blocks` more blocks on `chain`, each with so many transfers between `accounts`.
+
+    `transfers` gives their number in all instead, spread evenly over the blocks. With
+    `new_accounts`, so many of them, spread evenly too, go to addresses that nobody has used, and
+    each of the others to one of those, picked all over the state. ValueError for more new
+    accounts than transfers.
 
     Yields the head after each commit of `batch` blocks. The same arguments on the same chain
     give the same blocks, one per slot. `validators` holds a key for every slot of the chain's
     round (on an open network they take turns); nobody else may write meanwhile.
     """
-    if transfers_per_block and len(accounts) < 2:
+    total = transfers_per_block * blocks if transfers is None else transfers
+    if total and len(accounts) < 2:
         raise ValueError("transfers need two accounts")
+    if new_accounts > total:
+        raise ValueError(f"{total} transfers cannot make {new_accounts} accounts")
     signers = _Signers(chain.config, validators)
-    transfers = _Transfers(chain, accounts)
-    left = blocks
-    while left:
-        size = min(batch, left)
+    work = _Transfers(chain, accounts, total, new_accounts)
+    done = 0
+    while done < blocks:
+        size = min(batch, blocks - done)
         with chain.extending(size) as writer:
             for _ in range(size):
-                _extend(writer, chain.config, signers, transfers.take(transfers_per_block))
-        left -= size
+                done += 1
+                _extend(writer, chain.config, signers, work.up_to(total * done // blocks))
         yield chain.head
 
 
@@ -112,30 +122,52 @@ class _Signers:
 
 
 class _Transfers:
-    """An endless run of transfers, each account to the next but some, amounts always varying."""
+    """A run of transfers, their senders in turn, amounts always varying.
 
-    def __init__(self, chain: Blockchain, accounts: Sequence[KeyPair]) -> None:
+    Without new accounts, each account pays the next but some.
+    """
+
+    def __init__(
+        self, chain: Blockchain, accounts: Sequence[KeyPair], total: int, new_accounts: int
+    ) -> None:
         self._chain_id = chain.config.chain_id
         self._accounts = accounts
         self._nonces = [chain.get_account(key.address).nonce for key in accounts]
-        self._next = sum(self._nonces)
+        self._before = sum(self._nonces)  # what one run made, no later one makes again
+        self._total = total
+        self._new = new_accounts
+        self._done = 0
 
-    def take(self, count: int) -> tuple[Transaction, ...]:
-        """The next so many, signed."""
-        taken = []
-        for _ in range(count):
-            n, size = self._next, len(self._accounts)
-            sender = n % size
-            recipient = (sender + 1 + n // size % (size - 1)) % size
-            taken.append(
-                Transaction.create(
-                    self._accounts[sender],
-                    chain_id=self._chain_id,
-                    nonce=self._nonces[sender],
-                    to=self._accounts[recipient].address,
-                    value=1 + n % 1000,
-                )
-            )
-            self._nonces[sender] += 1
-            self._next += 1
-        return tuple(taken)
+    def up_to(self, count: int) -> tuple[Transaction, ...]:
+        """Those that are left of the first `count`, signed."""
+        return tuple(self._next() for _ in range(count - self._done))
+
+    def _next(self) -> Transaction:
+        n = self._before + self._done
+        sender = n % len(self._accounts)
+        transaction = Transaction.create(
+            self._accounts[sender],
+            chain_id=self._chain_id,
+            nonce=self._nonces[sender],
+            to=self._new_recipient() if self._new else self._old_recipient(n),
+            value=1 + n % 1000,
+        )
+        self._nonces[sender] += 1
+        self._done += 1
+        return transaction
+
+    def _old_recipient(self, n: int) -> bytes:
+        size = len(self._accounts)
+        return self._accounts[(n + 1 + n // size % (size - 1)) % size].address
+
+    def _new_recipient(self) -> bytes:
+        """One more account, or any of those made so far, so that `_new` of `_total` make one."""
+        made = -(-self._done * self._new // self._total)
+        if (self._done + 1) * self._new > made * self._total:
+            return self._address(made)
+        picked = int.from_bytes(sha256(b"%d/%d" % (self._before, self._done))[:8], "big")
+        return self._address(picked % made)
+
+    def _address(self, number: int) -> bytes:
+        """Of an account that receives only: nobody has its key."""
+        return sha256(b"moderntensor/workload/%d/%d" % (self._before, number))[:20]

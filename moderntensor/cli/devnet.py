@@ -45,7 +45,14 @@ class Devnet:
         return self.path / "keys"
 
     def create(
-        self, seed: bytes, *, validators: int, accounts: int, block_time: int, timestamp: int
+        self,
+        seed: bytes,
+        *,
+        validators: int,
+        accounts: int,
+        block_time: int,
+        timestamp: int,
+        snapshot_interval: int = ChainConfig.snapshot_interval,
     ) -> ChainConfig:
         """Make the directory with keys that follow from `seed` (32 bytes) and nothing else."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -56,6 +63,7 @@ class Devnet:
             chain_id=1,
             timestamp=timestamp,
             block_time=block_time,
+            snapshot_interval=snapshot_interval,
             validators=tuple(key.public_key for key in signers),
             alloc={key.address: INITIAL_BALANCE for key in owners},
         )
@@ -92,7 +100,8 @@ class Devnet:
 
 def blocks_per_commit(transfers: int) -> int:
     """How many blocks of so many transfers to sign between two looks at the user."""
-    return max(1, min(512, 2000 // max(transfers, 1)))  # some tenths of a second
+    # Below a second. Large batches pay: the next one changes many of the same pages.
+    return max(1, min(2048, 4000 // max(transfers, 1)))
 
 
 def derive_keys(seed: bytes, label: str, count: int) -> list[KeyPair]:
