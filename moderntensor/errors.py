@@ -146,6 +146,16 @@ class StorageError(ModernTensorError):
     """The store cannot be opened, read or written; nothing was half-written."""
 
 
+class StateMissingError(StorageError):
+    """The accounts of the chain are not here: its genesis names their root alone, and none were
+    loaded or fetched yet. Blocks cannot be executed."""
+
+
+class StaleStateError(ModernTensorError):
+    """The state that was fetched cannot be adopted: it is not whole, or the pending headers no
+    longer lead to its block, or the chain is past it. Nothing is wrong with the state."""
+
+
 # --- network -------------------------------------------------------------------------------
 
 

@@ -19,7 +19,8 @@ from .execution import BlockExecution, Ledger
 from .genesis import ChainConfig
 from .lookup import HeaderBatch, head_of, one
 from .prepared import PreparedBody, split_body
-from .state import read_encoded
+from .state import read_encoded_from
+from .state_slots import active
 from .state_tree import StateTree
 from .transaction import Transaction
 
@@ -52,7 +53,8 @@ class BranchWriter:
         self._config = config
         self._final = stop - config.max_reorg_depth
         self._fork = head.height
-        self._ledger = Ledger(lambda address: read_encoded(txn, address))
+        accounts = active(txn).accounts
+        self._ledger = Ledger(lambda address: read_encoded_from(txn, accounts, address))
         self._tree: StateTree | None = None  # made when the first change comes
         self._before: dict[bytes, bytes | None] = {}
         # Rows of the indices: written at the end, in the order of their keys, which meets each

@@ -22,7 +22,8 @@ from .lookup import (
 )
 from .prepared import split_body
 from .provisional import checked_span, first_height
-from .state import Account, decode_funds, read_account, read_encoded
+from .state import Account, decode_funds, read_account, read_encoded_from
+from .state_slots import active
 from .transaction import Transaction, TransactionReceipt
 
 MAX_HEADERS_RANGE: Final = 65_535  # what the count of a list16 can say
@@ -174,7 +175,10 @@ class ChainReader:
     def get_funds(self, addresses: Sequence[bytes]) -> list[tuple[int, int]]:
         """Nonce and balance of each address, all as of one head; zeros where there is none."""
         with self.store.read() as txn:
-            return [decode_funds(read_encoded(txn, address)) for address in addresses]
+            accounts = active(txn).accounts
+            return [
+                decode_funds(read_encoded_from(txn, accounts, address)) for address in addresses
+            ]
 
     # --- validators that broke the rules ----------------------------------------------------
 

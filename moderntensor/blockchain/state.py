@@ -11,8 +11,9 @@ from ..backend import merkle
 from ..storage import DEFAULT_MAP_SIZE, ReadTransaction, Store, WriteTransaction, open_store
 from ..wire import Hash32, Record, record, u64, u128
 from .crypto import sha256
+from .state_slots import active
 from .state_tree import ACCOUNT_SIZE, StateTree, prove, state_root
-from .tables import ACCOUNTS, TABLES
+from .tables import TABLES
 
 __all__ = [
     "EMPTY_ACCOUNT",
@@ -53,7 +54,12 @@ def read_account(txn: ReadTransaction, address: bytes) -> Account:
 
 def read_encoded(txn: ReadTransaction, address: bytes) -> bytes | None:
     """As `read_account`, its 88 bytes; None where there is none."""
-    found = txn.get(ACCOUNTS, sha256(address))
+    return read_encoded_from(txn, active(txn).accounts, address)
+
+
+def read_encoded_from(txn: ReadTransaction, accounts: str, address: bytes) -> bytes | None:
+    """As `read_encoded`, for who reads many and has asked once which table they are in."""
+    found = txn.get(accounts, sha256(address))
     return None if found is None else found[-ACCOUNT_SIZE:]
 
 
@@ -147,7 +153,7 @@ class StateDB:
     @property
     def account_count(self) -> int:
         with self.store.read() as txn:
-            return txn.count(ACCOUNTS)
+            return txn.count(active(txn).accounts)
 
     def prove(self, address: bytes) -> tuple[Account, list[bytes]]:
         """The account, or `EMPTY_ACCOUNT`, and the proof that it is so under `root`.

@@ -17,6 +17,10 @@ tx_index        transaction hash                           height ‖ position
 address_index   address ‖ height ‖ position                role, one byte
 accounts        SHA-256(address)                           address ‖ account (108 bytes)
 nodes           depth u8 ‖ prefix (32 bytes)               left ‖ count ‖ right ‖ count (80 bytes)
+accounts_b      as accounts                                the other of the two state slots: see
+nodes_b         as nodes                                   `state_slots`
+holes           prefix (32 bytes) ‖ depth u8               hash ‖ count u64 of a subtree that the
+                                                           slot being filled still lacks
 undo            height ‖ hash                              accounts as they were before the block
 invalid         header hash                                name of the rule that it breaks
 producer        validator key (32 bytes)                   last slot signed, u64
@@ -39,6 +43,9 @@ TX_INDEX: Final = "tx_index"
 ADDRESS_INDEX: Final = "address_index"
 ACCOUNTS: Final = "accounts"
 NODES: Final = "nodes"
+ACCOUNTS_B: Final = "accounts_b"
+NODES_B: Final = "nodes_b"
+HOLES: Final = "holes"
 UNDO: Final = "undo"
 INVALID: Final = "invalid"
 PRODUCER: Final = "producer"
@@ -55,6 +62,9 @@ TABLES: Final = (
     ADDRESS_INDEX,
     ACCOUNTS,
     NODES,
+    ACCOUNTS_B,
+    NODES_B,
+    HOLES,
     UNDO,
     INVALID,
     PRODUCER,
@@ -68,8 +78,12 @@ META_HEAD: Final = b"head"  # height ‖ hash of the executed head
 META_CANDIDATE: Final = b"candidate"  # height ‖ hash of the tip of the pending headers
 META_PROVISIONAL: Final = b"provisional"  # u64, first pending header not checked whole yet
 META_FINAL: Final = b"final"  # u64, highest block that can never be undone; absent: the genesis
+META_STATE: Final = b"state"  # one byte, the active state slot; absent: 0
+META_STAGING: Final = b"staging"  # height ‖ hash ‖ state root of what the other slot is filled for
+META_EARLIEST: Final = b"earliest"  # u64, all bodies are here from this height on; absent: all
 
 SCHEMA_VERSION: Final = 1
+SCHEMA_ADOPTED: Final = 2  # since a state was adopted: who knows no slots must not read the store
 
 # Roles in the address index; a transfer to oneself has both bits.
 ROLE_SENDER: Final = 1
@@ -124,6 +138,17 @@ def parse_address_key(key: bytes) -> tuple[int, int]:
 def node_key(depth: int, prefix: bytes) -> bytes:
     """depth u8 ‖ prefix, 33 bytes; bits of the prefix beyond depth are zero."""
     return bytes((depth,)) + prefix
+
+
+def hole_key(depth: int, prefix: bytes) -> bytes:
+    """prefix ‖ depth u8, 33 bytes: a subtree comes right before what lies in it."""
+    return prefix + bytes((depth,))
+
+
+def subtree_end(depth: int, prefix: bytes) -> bytes | None:
+    """The first 32-byte key above a subtree of the state tree; None where there is none."""
+    end = int.from_bytes(prefix, "big") + (1 << 256 - depth)
+    return None if end >> 256 else end.to_bytes(32, "big")
 
 
 def prefix_end(prefix: bytes) -> bytes | None:

@@ -15,7 +15,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from ..backend import headers
 from ..blockchain.chain import Blockchain, ChainHead
 from ..blockchain.crypto import sha256
-from ..blockchain.tables import ACCOUNTS, ADDRESS_INDEX, CANONICAL, NODES, TABLES, TX_INDEX
+from ..blockchain.genesis import ChainConfig
+from ..blockchain.state_slots import active
+from ..blockchain.tables import ADDRESS_INDEX, CANONICAL, TABLES, TX_INDEX
 from ..blockchain.workload import build_chain
 from ..errors import ConfigError, ValidationError
 from ..runtime import Runtime
@@ -23,16 +25,17 @@ from ..storage import ReadTransaction, open_store
 from .devnet import Devnet, blocks_per_commit
 from .output import console, count, show, size
 
+MAX_TRANSFERS = 1000  # in a block: its gas has room for 1,428
 VERIFY_BATCH = 512  # blocks executed and committed at once
 COMPARE_BATCH = 4096  # entries of a table held at once
 # What the blocks determine, entry by entry; the other tables also hold what was never executed.
-DERIVED = (CANONICAL, ACCOUNTS, NODES, TX_INDEX, ADDRESS_INDEX)
+DERIVED = (CANONICAL, TX_INDEX, ADDRESS_INDEX)
 
 app = typer.Typer(help="Make, extend, look at and verify a chain.", no_args_is_help=True)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the chain.")]
 Blocks = Annotated[int, typer.Option(min=0, help="Blocks to put on it.")]
-Transfers = Annotated[int, typer.Option(min=0, max=1000, help="Transfers in each block.")]
+Transfers = Annotated[int, typer.Option(min=0, max=MAX_TRANSFERS, help="Transfers in each block.")]
 
 
 @app.command("new")
@@ -46,6 +49,19 @@ def new(
     accounts: Annotated[
         int, typer.Option(min=2, max=1_000_000, help="Accounts with a balance.")
     ] = 20,
+    total_transfers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Transfers in all, spread evenly over the blocks instead."),
+    ] = None,
+    new_accounts: Annotated[
+        int,
+        typer.Option(
+            min=0, help="So many of the transfers make an account; the others pay one of those."
+        ),
+    ] = 0,
+    snapshot_interval: Annotated[
+        int, typer.Option(min=1, max=2**32 - 1, help="Blocks between states kept for fast sync.")
+    ] = ChainConfig.snapshot_interval,
     block_time: Annotated[int, typer.Option(min=1, help="Seconds per slot.")] = 12,
     timestamp: Annotated[
         int | None,
@@ -61,6 +77,11 @@ def new(
     Start a node on it with: moderntensor node --genesis DIR/genesis.json --data DIR/data
     --validator-key DIR/keys/validator-0.key
     """
+    total = transfers * blocks if total_transfers is None else total_transfers
+    if new_accounts > total:
+        raise ConfigError(f"--new-accounts {new_accounts}: there are {total} transfers")
+    if total > MAX_TRANSFERS * blocks:
+        raise ConfigError(f"--total-transfers {total}: a block holds at most {MAX_TRANSFERS}")
     runtime = Runtime()
     devnet = Devnet(directory)
     config = devnet.create(
@@ -71,9 +92,10 @@ def new(
         timestamp=int(runtime.wall_time()) - blocks * block_time
         if timestamp is None
         else timestamp,
+        snapshot_interval=snapshot_interval,
     )
     with devnet.chain(config) as chain:
-        _extend(devnet, chain, blocks, transfers)
+        _extend(devnet, chain, blocks, total, new_accounts)
         _show_summary(devnet.path, chain)
 
 
@@ -89,7 +111,7 @@ def produce(directory: Directory, blocks: Blocks = 1, transfers: Transfers = 2) 
                 f"--blocks {blocks}: only {max(room, 0)} slots of {config.block_time} s have "
                 "passed since the last block; nodes refuse blocks from the future"
             )
-        _extend(devnet, chain, blocks, transfers)
+        _extend(devnet, chain, blocks, transfers * blocks)
         _show_summary(devnet.path, chain)
 
 
@@ -134,8 +156,10 @@ def verify(directory: Directory) -> None:
                     f"the stored head is {chain.head.hash.hex()} at {chain.head.height}"
                 )
             with chain.store.read() as stored, store.read() as derived:
-                for table in DERIVED:
-                    _compare(table, stored, derived)
+                names = [(name, name) for name in DERIVED]
+                names += zip(active(stored), active(derived), strict=True)
+                for ours, theirs in names:
+                    _compare(ours, stored, theirs, derived)
         console().print(
             f"{count(chain.head.height)} blocks verified: every header, signature, transaction, "
             f"account and index entry\nhead {chain.head.hash.hex()}"
@@ -160,14 +184,17 @@ def _progress(what: str, total: int, heads: Iterator[ChainHead], start: int = 0)
             progress.update(task, completed=head.height - start)
 
 
-def _extend(devnet: Devnet, chain: Blockchain, blocks: int, transfers: int) -> None:
+def _extend(
+    devnet: Devnet, chain: Blockchain, blocks: int, transfers: int, new_accounts: int = 0
+) -> None:
     heads = build_chain(
         chain,
         validators=devnet.validator_keys(chain.config) or devnet.account_keys(chain.config)[:1],
         accounts=devnet.account_keys(chain.config),
         blocks=blocks,
-        transfers_per_block=transfers,
-        batch=blocks_per_commit(transfers),
+        transfers=transfers,
+        new_accounts=new_accounts,
+        batch=blocks_per_commit(-(-transfers // max(blocks, 1))),
     )
     _progress("signing blocks", blocks, heads, start=chain.head.height)
 
@@ -192,12 +219,14 @@ def _replay(source: Blockchain, target: Blockchain) -> ChainHead:
     return target.head
 
 
-def _compare(table: str, stored: ReadTransaction, derived: ReadTransaction) -> None:
+def _compare(
+    table: str, stored: ReadTransaction, derived_table: str, derived: ReadTransaction
+) -> None:
     """ValidationError if a table is not what the blocks lead to."""
     start = b""
     while True:
         ours = stored.range(table, start, limit=COMPARE_BATCH)
-        theirs = derived.range(table, start, limit=COMPARE_BATCH)
+        theirs = derived.range(derived_table, start, limit=COMPARE_BATCH)
         if ours != theirs:
             entry = min(set(ours) ^ set(theirs))
             raise ValidationError(
@@ -214,7 +243,7 @@ def _compare(table: str, stored: ReadTransaction, derived: ReadTransaction) -> N
 def _show_summary(path: Path, chain: Blockchain) -> None:
     head, config = chain.head, chain.config
     with chain.store.read() as txn:
-        accounts, transactions = txn.count(ACCOUNTS), txn.count(TX_INDEX)
+        accounts, transactions = txn.count(active(txn).accounts), txn.count(TX_INDEX)
     show(
         {
             "directory": path,

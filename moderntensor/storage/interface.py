@@ -102,6 +102,11 @@ class WriteTransaction(ReadTransaction):
     def append(self, table: str, key: bytes, value: bytes) -> None:
         """As `put`, for a key above all others of the table; StorageError if it is not."""
 
+    def append_many(self, table: str, items: Sequence[Item]) -> None:
+        """`append` each, in this order."""
+        for key, value in items:
+            self.append(table, key, value)
+
     @abstractmethod
     def delete(self, table: str, key: bytes) -> bool:
         """Remove `key`; whether it was there."""

@@ -370,6 +370,15 @@ class _LmdbWrite(_LmdbRead, WriteTransaction):
         if not appended:
             raise StorageError(f"{table}: an appended key is not above all others")
 
+    def append_many(self, table: str, items: Sequence[Item]) -> None:
+        try:
+            with self._cursor(table) as cursor:
+                _, appended = cursor.putmulti(items, append=True)
+        except lmdb.Error as error:
+            raise self._store._failure(error) from error
+        if appended != len(items):
+            raise StorageError(f"{table}: an appended key is not above all others")
+
     def delete(self, table: str, key: bytes) -> bool:
         if self._txn is None:
             raise StorageError(f"{self._store.path}: the transaction is not open")
