@@ -1,14 +1,14 @@
 # cython: language_level=3
 """Merkle trees: RFC 9162 lists, and the state tree with its proved counts.
 
-The compiled twin of `moderntensor/_pure/merkle.py`, `state_tree.py` and `state_update.py`, which
-say what everything means.
+The compiled twin of `moderntensor/_pure/merkle.py`, `state_tree.py`, `state_records.py` and
+`state_update.py`, which say what everything means.
 """
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from libc.stdlib cimport qsort
@@ -29,6 +29,7 @@ __all__ = [
     "state_node",
     "state_nodes",
     "state_proof",
+    "state_records",
     "state_subtree",
     "verify_list_proof",
     "verify_state_proof",
@@ -73,3 +74,4 @@ include "merkle_state.pxi"
 include "merkle_subtree.pxi"
 include "merkle_proof.pxi"
 include "merkle_update.pxi"
+include "merkle_records.pxi"

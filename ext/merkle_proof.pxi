@@ -24,12 +24,12 @@ def state_proof(packed, key):
         if bit_at(target, <size_t>depth):
             others[depth].count = first - low
             subtree(
-                data + low * RECORD, first - low, depth + 1, False, 0, NULL, others[depth].digest)
+                data + low * RECORD, first - low, depth + 1, False, NULL, others[depth].digest)
             low = first
         else:
             others[depth].count = high - first
             subtree(
-                data + first * RECORD, high - first, depth + 1, False, 0, NULL,
+                data + first * RECORD, high - first, depth + 1, False, NULL,
                 others[depth].digest)
             high = first
         depth += 1

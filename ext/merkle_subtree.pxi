@@ -16,34 +16,81 @@ cdef KeyFault check_keys(
     return KEYS_FINE
 
 
-cdef size_t checked(packed, depth, prefix) except? <size_t>-1:
-    # How many accounts are packed, once they are known to be in order and under the prefix.
-    cdef size_t count, at = 0
-    cdef int level, shared
-    cdef const uint8_t *data
+cdef size_t counted_under(str name, data, size_t each, depth, prefix) except? <size_t>-1:
+    # How many items of `each` bytes there are, once the place that they go to is known to be one.
     cdef const uint8_t *under
-    cdef KeyFault fault
-    need_bytes("packed", packed)
+    cdef int level
+    need_bytes(name, data)
     depth = need_int("depth", depth)
     if not 0 <= depth <= KEY_BITS:
         raise DecodeError(f"depth: {depth}, must be 0 to {KEY_BITS}")
     sized("prefix", prefix, 32)
-    if PyBytes_GET_SIZE(packed) % RECORD:
-        raise DecodeError(f"packed: {len(packed)} bytes, must be a multiple of {RECORD}")
+    if PyBytes_GET_SIZE(data) % each:
+        raise DecodeError(f"{name}: {len(data)} bytes, must be a multiple of {each}")
     under = raw(prefix)
     for level in range(<int>depth, KEY_BITS):
         if bit_at(under, <size_t>level):
             raise DecodeError(f"prefix: bits beyond depth {depth} must be zero")
-    count = <size_t>PyBytes_GET_SIZE(packed) // RECORD
-    data = raw(packed)
-    shared = depth
+    return <size_t>PyBytes_GET_SIZE(data) // each
+
+
+cdef raise_key_fault(KeyFault fault, str name, size_t at):
+    if fault == KEY_OUTSIDE:
+        raise DecodeError(f"{name}[{at}]: key lies outside the prefix")
+    if fault == KEY_ORDER:
+        raise DecodeError(f"{name}[{at}]: keys must ascend strictly")
+
+
+cdef size_t checked(packed, depth, prefix) except? <size_t>-1:
+    # How many accounts are packed, once they are known to be in order and under the prefix.
+    cdef size_t count = counted_under("packed", packed, RECORD, depth, prefix), at = 0
+    cdef const uint8_t *data = raw(packed)
+    cdef const uint8_t *under = raw(prefix)
+    cdef int shared = depth
+    cdef KeyFault fault
     with nogil:
         fault = check_keys(data, count, shared, under, &at)
-    if fault == KEY_OUTSIDE:
-        raise DecodeError(f"packed[{at}]: key lies outside the prefix")
-    if fault == KEY_ORDER:
-        raise DecodeError(f"packed[{at}]: keys must ascend strictly")
+    raise_key_fault(fault, "packed", at)
     return count
+
+
+cdef uint64_t checked_threshold(threshold) except? <uint64_t>-1:
+    threshold = need_int("threshold", threshold)
+    if not 1 <= threshold <= MAX_COUNT:
+        raise DecodeError(f"threshold: {threshold}, must be 1 to {MAX_COUNT}")
+    return threshold
+
+
+cdef enum:
+    KEPT = 113  # depth, prefix and node
+
+
+cdef struct Nodes:
+    # Nodes over more than `threshold` accounts, in any order. They are not made into objects
+    # until all are there: each would have to win the GIL back.
+    uint8_t *kept
+    size_t count
+    size_t room
+    uint64_t threshold
+
+
+cdef int keep_node(Nodes *nodes, int depth, const uint8_t *key, const uint8_t *node) except -1 nogil:
+    cdef uint8_t *to
+    cdef size_t room
+    if nodes.count == nodes.room:
+        room = nodes.room * 2 + 64
+        to = <uint8_t *>PyMem_RawRealloc(nodes.kept, room * KEPT)
+        if to == NULL:
+            with gil:
+                raise MemoryError
+        nodes.kept = to
+        nodes.room = room
+    to = nodes.kept + nodes.count * KEPT
+    to[0] = <uint8_t>depth
+    cut_key(to + 1, key, depth)
+    memcpy(to + 33, node, NODE)
+    nodes.count += 1
+    return 0
 
 
 cdef struct Half:
@@ -97,8 +144,8 @@ cdef void hash_records(const uint8_t *packed, size_t count, Item *items) noexcep
 
 
 cdef int page(
-    const uint8_t *accounts, size_t count, int depth, bint hashed, uint64_t threshold,
-    void *nodes, uint8_t *out
+    const uint8_t *accounts, size_t count, int depth, bint hashed, Nodes *nodes,
+    uint8_t *out
 ) except -1 nogil:
     # As `subtree`, for 1 to PAGE accounts: first the leaves, then the nodes of each depth.
     cdef Item items[PAGE]
@@ -142,7 +189,7 @@ cdef int page(
                 pack_node(node + 1, NO_HASH, 0, item.digest, item.count)
             else:
                 pack_node(node + 1, item.digest, item.count, NO_HASH, 0)
-            if nodes != NULL and item.count > threshold:
+            if nodes != NULL and item.count > nodes.threshold:
                 keep_node(nodes, at, item.key, node + 1)
             to.count = item.count
             to.key = item.key
@@ -156,12 +203,10 @@ cdef int page(
 
 
 cdef int subtree(
-    const uint8_t *accounts, size_t count, int depth, bint hashed, uint64_t threshold, void *nodes,
-    uint8_t *out
+    const uint8_t *accounts, size_t count, int depth, bint hashed, Nodes *nodes, uint8_t *out
 ) except -1 nogil:
     # The hash of the subtree at `depth` over checked accounts: packed records or, if `hashed`,
-    # rows of key and leaf hash. Nodes with more than `threshold` accounts go to the list `nodes`,
-    # in any order, unless it is NULL.
+    # rows of key and leaf hash. Large nodes go to `nodes`, unless it is NULL.
     cdef uint8_t node[NODE]
     cdef size_t stride = ROW if hashed else RECORD
     cdef size_t split
@@ -169,24 +214,15 @@ cdef int subtree(
         memset(out, 0, 32)
         return 0
     if count <= PAGE:
-        return page(accounts, count, depth, hashed, threshold, nodes, out)
+        return page(accounts, count, depth, hashed, nodes, out)
     split = turn(accounts, stride, 0, count, depth)
-    subtree(accounts, split, depth + 1, hashed, threshold, nodes, node)
-    subtree(
-        accounts + split * stride, count - split, depth + 1, hashed, threshold, nodes, node + 40)
+    subtree(accounts, split, depth + 1, hashed, nodes, node)
+    subtree(accounts + split * stride, count - split, depth + 1, hashed, nodes, node + 40)
     mt_store_be64(node + 32, split)
     mt_store_be64(node + 72, count - split)
-    if nodes != NULL and count > threshold:
+    if nodes != NULL and count > nodes.threshold:
         keep_node(nodes, depth, accounts, node)
     node_hash(node, out)
-    return 0
-
-
-cdef int keep_node(void *nodes, int depth, const uint8_t *key, const uint8_t *node) except -1 with gil:
-    cdef uint8_t prefix[32]
-    cut_key(prefix, key, depth)
-    (<list>nodes).append(
-        (depth, hash_bytes(prefix), PyBytes_FromStringAndSize(<const char *>node, NODE)))
     return 0
 
 
@@ -201,10 +237,10 @@ def state_subtree(packed, depth=0, prefix=ZERO):
     cdef int level = depth
     cdef uint8_t out[32]
     if count * RECORD < BRIEF:
-        subtree(data, count, level, False, 0, NULL, out)
+        subtree(data, count, level, False, NULL, out)
     else:
         with nogil:
-            subtree(data, count, level, False, 0, NULL, out)
+            subtree(data, count, level, False, NULL, out)
     return hash_bytes(out), count
 
 
@@ -220,17 +256,24 @@ def state_nodes(packed, depth=0, prefix=ZERO, threshold=16):
     Each is (depth, prefix 32 bytes, left ‖ left_count u64 ‖ right ‖ right_count u64); halves
     come before what they are halves of.
     """
-    cdef size_t count = checked(packed, depth, prefix)
+    cdef size_t count = checked(packed, depth, prefix), i
     cdef const uint8_t *data = raw(packed)
+    cdef const uint8_t *kept
     cdef int level = depth
-    cdef uint64_t over
     cdef uint8_t out[32]
-    cdef list nodes = []
-    threshold = need_int("threshold", threshold)
-    if not 1 <= threshold <= MAX_COUNT:
-        raise DecodeError(f"threshold: {threshold}, must be 1 to {MAX_COUNT}")
-    over = threshold
-    with nogil:
-        subtree(data, count, level, False, over, <void *>nodes, out)
-    nodes.sort(key=last_under)
-    return hash_bytes(out), count, nodes
+    cdef Nodes nodes
+    memset(&nodes, 0, sizeof(nodes))
+    nodes.threshold = checked_threshold(threshold)
+    made = []
+    try:
+        with nogil:
+            subtree(data, count, level, False, &nodes, out)
+        for i in range(nodes.count):
+            kept = nodes.kept + i * KEPT
+            made.append((
+                kept[0], hash_bytes(kept + 1),
+                PyBytes_FromStringAndSize(<const char *>kept + 33, NODE)))
+    finally:
+        PyMem_RawFree(nodes.kept)
+    made.sort(key=last_under)
+    return hash_bytes(out), count, made

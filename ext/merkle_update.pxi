@@ -88,7 +88,7 @@ cdef int hash_part(object part, int depth, Half *half) except -1:
     if type(part) is Bucket:
         bucket = <Bucket>part
         half.count = bucket.count
-        subtree(bucket.rows, bucket.count, depth, True, 0, NULL, half.digest)
+        subtree(bucket.rows, bucket.count, depth, True, NULL, half.digest)
     else:
         branch = <Branch>part
         half.count = mt_load_be64(branch.node + 32) + mt_load_be64(branch.node + 72)

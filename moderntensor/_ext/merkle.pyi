@@ -21,6 +21,13 @@ def state_subtree(packed: bytes, depth: int = 0, prefix: bytes = ...) -> tuple[b
 def state_nodes(
     packed: bytes, depth: int = 0, prefix: bytes = ..., threshold: int = 16
 ) -> tuple[bytes, int, list[tuple[int, bytes, bytes]]]: ...
+def state_records(
+    records: bytes,
+    depth: int = 0,
+    prefix: bytes = ...,
+    threshold: int = 16,
+    rows: bool = True,
+) -> tuple[bytes, int, list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]: ...
 def state_proof(packed: bytes, key: bytes) -> list[bytes]: ...
 def verify_state_proof(
     root: bytes, key: bytes, account: bytes | None, proof: Sequence[bytes]

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Final
 
 from ..errors import DecodeError
+from .state_records import state_records
 from .state_tree import (
     MAX_COUNT,
     ZERO,
@@ -37,6 +38,7 @@ __all__ = [
     "state_node",
     "state_nodes",
     "state_proof",
+    "state_records",
     "state_subtree",
     "verify_list_proof",
     "verify_state_proof",

@@ -17,7 +17,7 @@ from ..errors import DecodeError
 
 ZERO: Final = bytes(32)
 MAX_COUNT: Final = (1 << 64) - 1
-_ACCOUNT: Final = 88
+ACCOUNT: Final = 88
 _RECORD: Final = 120  # key and account
 _NODE: Final = 80  # left hash, left count, right hash, right count
 _KEY_BITS: Final = 256
@@ -52,7 +52,7 @@ def _pack(left: bytes, left_count: int, right: bytes, right_count: int) -> bytes
 def state_leaf(key: bytes, account: bytes) -> bytes:
     """The hash of a subtree with one account: key 32 bytes, account 88."""
     need_sized("key", key, 32)
-    need_sized("account", account, _ACCOUNT)
+    need_sized("account", account, ACCOUNT)
     return sha256(b"\0" + key + account).digest()
 
 
@@ -82,23 +82,36 @@ def _is_node(left: bytes, left_count: int, right: bytes, right_count: int) -> bo
     )
 
 
-def _keys(packed: bytes, depth: int, prefix: bytes) -> list[int]:
-    """The keys of packed accounts as numbers, checked: ascending, and under the prefix."""
-    need_bytes("packed", packed)
+def need_place(name: str, data: bytes, each: int, depth: int, prefix: bytes) -> tuple[int, int]:
+    """The keys that items of `each` bytes may have: from the first number to below the second."""
+    need_bytes(name, data)
     depth = need_int("depth", depth)
     if not 0 <= depth <= _KEY_BITS:
         raise DecodeError(f"depth: {depth}, must be 0 to {_KEY_BITS}")
     need_sized("prefix", prefix, 32)
-    if len(packed) % _RECORD:
-        raise DecodeError(f"packed: {len(packed)} bytes, must be a multiple of {_RECORD}")
+    if len(data) % each:
+        raise DecodeError(f"{name}: {len(data)} bytes, must be a multiple of {each}")
     low = int.from_bytes(prefix, "big")
     span = 1 << (_KEY_BITS - depth)
     if low % span:
         raise DecodeError(f"prefix: bits beyond depth {depth} must be zero")
+    return low, low + span
+
+
+def need_threshold(threshold: int) -> int:
+    threshold = need_int("threshold", threshold)
+    if not 1 <= threshold <= MAX_COUNT:
+        raise DecodeError(f"threshold: {threshold}, must be 1 to {MAX_COUNT}")
+    return threshold
+
+
+def _keys(packed: bytes, depth: int, prefix: bytes) -> list[int]:
+    """The keys of packed accounts as numbers, checked: ascending, and under the prefix."""
+    low, end = need_place("packed", packed, _RECORD, depth, prefix)
     keys = [int.from_bytes(packed[at : at + 32], "big") for at in range(0, len(packed), _RECORD)]
     previous = low - 1
     for i, key in enumerate(keys):
-        if not low <= key < low + span:
+        if not low <= key < end:
             raise DecodeError(f"packed[{i}]: key lies outside the prefix")
         if key <= previous:
             raise DecodeError(f"packed[{i}]: keys must ascend strictly")
@@ -106,15 +119,15 @@ def _keys(packed: bytes, depth: int, prefix: bytes) -> list[int]:
     return keys
 
 
-_Nodes = list[tuple[int, bytes, bytes]]
+Nodes = list[tuple[int, bytes, bytes]]
 
 
-def _subtree(
+def fold_accounts(
     keys: list[int],
     packed: bytes,
     depth: int,
     threshold: int = MAX_COUNT,
-    nodes: _Nodes | None = None,
+    nodes: Nodes | None = None,
 ) -> bytes:
     """The hash of the subtree at `depth` over checked accounts, left to right in one pass.
 
@@ -155,7 +168,7 @@ def state_subtree(packed: bytes, depth: int = 0, prefix: bytes = ZERO) -> tuple[
     DecodeError if they do not, or if the accounts are not sorted.
     """
     keys = _keys(packed, depth, prefix)
-    return _subtree(keys, packed, depth), len(keys)
+    return fold_accounts(keys, packed, depth), len(keys)
 
 
 def state_nodes(
@@ -167,11 +180,9 @@ def state_nodes(
     come before what they are halves of.
     """
     keys = _keys(packed, depth, prefix)
-    threshold = need_int("threshold", threshold)
-    if not 1 <= threshold <= MAX_COUNT:
-        raise DecodeError(f"threshold: {threshold}, must be 1 to {MAX_COUNT}")
-    nodes: _Nodes = []
-    return _subtree(keys, packed, depth, threshold, nodes), len(keys), nodes
+    threshold = need_threshold(threshold)
+    nodes: Nodes = []
+    return fold_accounts(keys, packed, depth, threshold, nodes), len(keys), nodes
 
 
 def state_proof(packed: bytes, key: bytes) -> list[bytes]:
@@ -197,7 +208,7 @@ def state_proof(packed: bytes, key: bytes) -> list[bytes]:
         else:
             high = split
         part = packed[away[0] * _RECORD : away[1] * _RECORD]
-        siblings.append((bit, _subtree(keys[slice(*away)], part, depth), away[1] - away[0]))
+        siblings.append((bit, fold_accounts(keys[slice(*away)], part, depth), away[1] - away[0]))
     proof = []
     node, count = ZERO, high - low
     if count:
@@ -221,7 +232,7 @@ def verify_state_proof(
     need_sized("root", root, 32)
     need_sized("key", key, 32)
     if account is not None:
-        need_sized("account", account, _ACCOUNT)
+        need_sized("account", account, ACCOUNT)
     path = list(proof)
     for item in path:
         need_bytes("proof", item)

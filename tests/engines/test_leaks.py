@@ -12,7 +12,7 @@ import pytest
 from helpers.headers import GAS_LIMIT, GENESIS_HASH, GENESIS_TIME, batch_bytes, chain
 from helpers.leaks import COUNTS_C, LIBC, leaves_nothing
 from helpers.schemas import One, Two, fill
-from helpers.state_reference import account, pack
+from helpers.state_reference import account, pack, records
 
 from moderntensor.blockchain.block import BlockHeader
 from moderntensor.blockchain.crypto import CURVE, KeyPair, sha256
@@ -300,6 +300,25 @@ def test_states(engine: Any) -> None:
         refused(merkle.state_proof, packed, b"short")
 
     leaves_nothing(work, packed, key, held[key], times=20)
+
+
+def test_records_of_a_state(engine: Any) -> None:
+    merkle = engine.merkle
+    held = {bytes([n]) * 20: account(n, 5) for n in range(40)}
+    data = records(held)
+    wrong = [data[:-1], data[108:] + data[:108], data[:20] + bytes(88) + data[108:]]
+
+    def work() -> None:
+        digest, count, nodes, rows = merkle.state_records(data, threshold=1)
+        assert count == len(rows) == 40
+        assert len(nodes) > 30
+        assert merkle.state_records(data, rows=False)[0] == digest
+        for bad in wrong:
+            refused(merkle.state_records, bad)
+        refused(merkle.state_records, data, 256)
+        refused(merkle.state_records, data, 0, bytes(32), 0)
+
+    leaves_nothing(work, data, *wrong, times=20)
 
 
 class UnreadableError(Exception):

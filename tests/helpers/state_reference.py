@@ -54,6 +54,54 @@ def pack(accounts: Accounts) -> bytes:
     return b"".join(key + value for key, value in sorted(accounts))
 
 
+def records(state: dict[bytes, bytes]) -> bytes:
+    """address ‖ account of all, ascending by key: as they travel."""
+    return b"".join(
+        address + value
+        for address, value in sorted(state.items(), key=lambda item: sha256(item[0]).digest())
+    )
+
+
+def keyed(state: dict[bytes, bytes]) -> Accounts:
+    return sorted((sha256(address).digest(), value) for address, value in state.items())
+
+
+def proof(accounts: Accounts, key: bytes) -> list[bytes]:
+    """Nodes from the root down along the key, then the other account where another is there."""
+    return _path(accounts, key, 0)[1]
+
+
+def _path(accounts: Accounts, key: bytes, depth: int) -> tuple[tuple[bytes, int], list[bytes]]:
+    # What `subtree` gives, and the proof from there down.
+    if len(accounts) < 2:
+        return subtree(accounts), [k + value for k, value in accounts if k != key]
+    halves: list[Accounts] = [[], []]
+    for item in accounts:
+        halves[bit(item[0], depth)].append(item)
+    side = bit(key, depth)
+    below, items = _path(halves[side], key, depth + 1)
+    pair = [below, subtree(halves[1 - side], depth + 1)]
+    raw = b"".join(digest + count.to_bytes(8, "big") for digest, count in pair[:: 1 - 2 * side])
+    return (sha256(b"\x01" + raw).digest(), len(accounts)), [raw, *items]
+
+
+# Addresses (numbers of 20 bytes) whose keys share that many leading bits, found by trying 2**23.
+SHARED = {
+    43: (316553, 1272730),
+    33: (6844731, 5184808, 1208805),
+    27: (2906243, 4016112, 931678, 1706143, 363789),
+    20: (
+        5235222, 7324444, 4631588, 5930064, 7654651, 3546321, 8007797, 7319217, 1665496, 5604041,
+        7136248, 4266256, 769116, 5919164, 3977038, 1305464, 872071, 557603, 2951326, 2047592,
+    ),
+}  # fmt: skip
+
+
+def shared_state(bits: int) -> dict[bytes, bytes]:
+    """The accounts of such addresses."""
+    return {n.to_bytes(20, "big"): account(n % 7, n) for n in SHARED[bits]}
+
+
 def _cases() -> list[tuple[str, int, Accounts]]:
     spread = [(sha256(n.to_bytes(20, "big")).digest(), account(n, 1000 * n + 1)) for n in range(40)]
     low = bytes.fromhex("7f" + "ff" * 31)
@@ -100,6 +148,74 @@ def _cases() -> list[tuple[str, int, Accounts]]:
     ]
 
 
+def _record_cases() -> list[tuple[str, int, int, dict[bytes, bytes]]]:
+    few = {n.to_bytes(20, "big"): account(n, 1000 * n + 1) for n in range(40)}
+    crowd = {address: value for bits in SHARED for address, value in shared_state(bits).items()}
+    return [
+        ("no records", 0, 16, {}),
+        ("one record", 0, 16, dict([*shared_state(43).items()][:1])),
+        ("forty addresses", 0, 16, few),
+        ("forty addresses, every node", 0, 1, few),
+        ("two keys that share 43 bits: as many nodes with an empty half", 0, 1, shared_state(43)),
+        ("the same two from the depth where they part", 43, 1, shared_state(43)),
+        ("twenty keys that share 20 bits", 20, 16, shared_state(20)),
+        ("crowds beside each other", 0, 4, crowd),
+    ]
+
+
+def record_vectors() -> list[dict[str, Any]]:
+    cases = []
+    for name, depth, threshold, state in _record_cases():
+        accounts = keyed(state)
+        root, count = subtree(accounts, depth)
+        prefix = int.from_bytes(accounts[0][0], "big") if accounts else 0
+        found = sorted(
+            (bytes([level]) + start, raw) for level, start, raw in nodes(accounts, depth, threshold)
+        )
+        cases.append(
+            {
+                "name": name,
+                "depth": depth,
+                "prefix": (prefix >> (256 - depth) << (256 - depth)).to_bytes(32, "big").hex(),
+                "threshold": threshold,
+                "records": [
+                    (address + state[address]).hex()
+                    for address in sorted(state, key=lambda item: sha256(item).digest())
+                ],
+                "hash": root.hex(),
+                "count": count,
+                "nodes": len(found),
+                "nodes_sha256": sha256(b"".join(key + raw for key, raw in found)).hexdigest(),
+            }
+        )
+    return cases
+
+
+def proof_vectors() -> list[dict[str, Any]]:
+    """Of each whole tree: its first and last account, and keys next to them or far away."""
+    cases = []
+    for name, depth, accounts in _cases():
+        if depth:
+            continue
+        held = dict(sorted(accounts))
+        ends = [*held][:1] + [*held][-1:]
+        near = [bytes([key[0] ^ 0x80]) + key[1:] for key in ends]
+        near += [key[:31] + bytes([key[31] ^ 4]) for key in ends]
+        for key in dict.fromkeys([*ends, *near, b"\x5a" * 32]):
+            items = proof(sorted(accounts), key)
+            cases.append(
+                {
+                    "tree": name,
+                    "key": key.hex(),
+                    "account": held[key].hex() if key in held else None,
+                    "items": len(items),
+                    "proof": [item.hex() for item in items] if len(items) <= 8 else None,
+                    "sha256": sha256(b"".join(items)).hexdigest(),
+                }
+            )
+    return cases
+
+
 def vectors() -> dict[str, Any]:
     cases = []
     for name, depth, accounts in _cases():
@@ -125,8 +241,11 @@ def vectors() -> dict[str, Any]:
         )
     return {
         "about": "State subtrees by docs/protocol.md, State; balances are decimal strings, "
-        "storage_root and code_hash of every account are 32 zero bytes.",
+        "storage_root and code_hash of every account are 32 zero bytes. A proof is given whole "
+        "where it has at most 8 items, and always by the SHA-256 of its items end to end.",
         "cases": cases,
+        "records": record_vectors(),
+        "proofs": proof_vectors(),
     }
 
 
