@@ -72,6 +72,27 @@ def test_new_without_options_can_be_produced_on(tmp_path: Path) -> None:
     assert value(printed(inspect), "head").startswith("2  ")
 
 
+def test_new_makes_a_chain_whose_transfers_make_accounts(tmp_path: Path) -> None:
+    net = tmp_path / "net"
+    growth = ("--total-transfers", "50", "--new-accounts", "25", "--snapshot-interval", "8")
+    options = ("--blocks", "20", "--validators", "0", "--accounts", "4", *growth)
+    made, too_many, too_full = run_each(
+        [
+            ("chain", "new", net, *options),
+            ("chain", "new", tmp_path / "a", "--blocks", "2", "--new-accounts", "5"),
+            ("chain", "new", tmp_path / "b", "--blocks", "2", "--total-transfers", "2001"),
+        ]
+    )
+    shown = printed(made)
+    assert value(shown, "transactions") == "50"
+    assert value(shown, "accounts") == "29"
+    with opened(net) as chain:
+        assert chain.config.snapshot_interval == 8
+    assert "--new-accounts 5: there are 4 transfers" in complaint_of(too_many)
+    assert "--total-transfers 2001: a block holds at most 1000" in complaint_of(too_full)
+    assert not (tmp_path / "a").exists()
+
+
 def test_new_touches_nothing_that_is_there(net: Path) -> None:
     before = {path: path.read_bytes() for path in net.rglob("*") if path.is_file()}
     taken, nowhere = run_each(
