@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from .mempool import Mempool
     from .merkle import MerkleTree
     from .producer import BlockProducer
+    from .proofs import AccountProof
     from .state import Account, StateDB
     from .transaction import Transaction, TransactionReceipt
     from .validation import BlockValidator
 
 __all__ = [
     "Account",
+    "AccountProof",
     "Block",
     "BlockHeader",
     "BlockProducer",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "Account": "state",
+    "AccountProof": "proofs",
     "Block": "block",
     "BlockHeader": "block",
     "BlockProducer": "producer",

@@ -8,7 +8,7 @@ import typer
 
 from .. import backend
 from .._version import VERSION
-from . import bans, chain, demo, keys, node
+from . import bans, chain, demo, keys, node, state
 from .output import set_up_logging
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("node")(node.node)
 app.add_typer(bans.app, name="bans")
 app.add_typer(chain.app, name="chain")
 app.add_typer(keys.app, name="keys")
+app.add_typer(state.app, name="state")
 
 
 def _show_version(wanted: bool) -> None:

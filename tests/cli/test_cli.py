@@ -66,6 +66,9 @@ def test_the_commands_are_these() -> None:
         "bans list",
         "bans add",
         "bans lift",
+        "state",
+        "state prove",
+        "state check",
     }
 
 
