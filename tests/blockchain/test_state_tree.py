@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moderntensor._pure import merkle as pure
 from moderntensor.backend import merkle
 from moderntensor.blockchain.state_tree import NODE_LIMIT, StateTree, prove, state_root
 from moderntensor.blockchain.tables import ACCOUNTS, NODES, TABLES, node_key
@@ -36,11 +37,16 @@ def nodes(txn: ReadTransaction) -> list[tuple[bytes, bytes]]:
 
 
 def check(txn: ReadTransaction, state: Changes) -> bytes:
-    """Everything stored is exactly what the engine makes of the whole state; its root."""
+    """Everything stored is exactly what both engines make of the whole state, packed or as it
+    travels; its root."""
     root, count, expected = merkle.state_nodes(packed(state), 0, bytes(32), NODE_LIMIT)
     assert nodes(txn) == sorted((node_key(depth, prefix), node) for depth, prefix, node in expected)
     assert txn.count(ACCOUNTS) == count == len([value for value in state.values() if value])
     assert state_root(txn) == root
+    accounts = txn.range(ACCOUNTS)
+    for twin in (merkle, pure):
+        built = twin.state_records(b"".join(record for _, record in accounts), threshold=NODE_LIMIT)
+        assert built == (root, count, nodes(txn), accounts)
     return root
 
 
