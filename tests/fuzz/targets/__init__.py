@@ -21,7 +21,7 @@ class Target(NamedTuple):
 
 def load() -> dict[str, Target]:
     """Every target; imported late, so that a fuzzer can instrument what they import."""
-    from . import chain, files, framing, headers, kept, layouts, merkle, messages, secure
+    from . import chain, files, framing, headers, kept, layouts, merkle, messages, secure, states
 
-    rooms = (framing, messages, layouts, headers, merkle, chain, secure, files, kept)
+    rooms = (framing, messages, layouts, headers, merkle, states, chain, secure, files, kept)
     return {name: target for room in rooms for name, target in room.TARGETS.items()}
