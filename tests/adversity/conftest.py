@@ -14,7 +14,7 @@ import pytest
 from moderntensor.blockchain.block import Block
 from moderntensor.config import NodeConfig
 
-from . import scene
+from . import scene, state_scene
 from .control import Child
 from .hostile import Hostile, Target, until
 
@@ -48,13 +48,15 @@ class Live(Child):
         *,
         blocks: Sequence[Block] | None = None,
         bootstrap: Sequence[str] = (),
+        with_state: bool = False,
         **settings: Any,
     ) -> None:
         """In `directory`, which may be that of another one which has ended. `blocks` of its
-        chain: those of the scene if none are given."""
+        chain: those of the scene if none are given; that with the large state if `with_state`."""
         directory.mkdir(exist_ok=True)
         self.directory = directory
-        blocks = scene.chain() if blocks is None else blocks
+        setting: Any = state_scene if with_state else scene
+        blocks = setting.chain() if blocks is None else blocks
         known = NodeConfig.__dataclass_fields__
         wanted = {**SETTINGS, "byte_budget": BYTE_BUDGET, **settings}
         wanted = {name: value for name, value in wanted.items() if name in known}
@@ -63,13 +65,14 @@ class Live(Child):
             "settings": wanted,
             "bootstrap": list(bootstrap),
             "blocks": [block.encode().hex() for block in blocks],
+            "with_state": with_state,
         }
         super().__init__("adversity.live_node", setup, directory / "live.err")
         assert self.ready["height"] == len(blocks)
         self.target = Target(
             port=self.ready["port"],
             node_id=bytes.fromhex(self.ready["node_id"]),
-            genesis=scene.maker().genesis.hash,
+            genesis=setting.maker().genesis.hash,
             secure=NodeConfig(**wanted).transport == "secure",
         )
 

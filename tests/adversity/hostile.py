@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,13 +189,15 @@ class Hostile:
                 return
             kind, payload = found
             if kind == wire.PING:
-                self.try_send(wire.pong(int.from_bytes(payload, "big"), *self.claim))
+                nonce = int.from_bytes(payload, "big")
+                self.try_send(wire.pong(nonce, *self.claim, tuple(self.snapshots())))
             elif kind in wire.REQUESTS:
                 yield wire.Asked.decode(kind, payload)
         raise AssertionError("the node went on asking")
 
     goodbye: wire.Goodbye | None = None
     claim: tuple[int, bytes] = (0, bytes(32))  # what its PONGs say of its head
+    snapshots: Callable[[], Sequence[tuple[int, bytes]]] = staticmethod(tuple)  # and of these
 
 
 def refused(target: Target, host: str) -> bool:

@@ -7,12 +7,13 @@ import json
 import logging
 import sys
 from collections import Counter, deque
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from adversity import scene
+from adversity import scene, state_scene
 from adversity.control import obey
-from moderntensor.blockchain import tables
+from moderntensor.blockchain import state_slots, tables
 from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.config import NodeConfig
@@ -115,6 +116,17 @@ class Live:
         with self.node.chain.store.read() as txn:
             return txn.count(tables.SIDE)
 
+    def stored_state(self) -> str:
+        """A digest of all accounts that the chain's state has, as `OwnTree.digest`."""
+        whole = sha256()
+        with self.node.chain.store.read() as txn:
+            table, start = state_slots.active(txn).accounts, b""
+            while rows := txn.range(table, start, limit=1024):
+                for key, record in rows:
+                    whole.update(key + record)
+                start = rows[-1][0] + b"\0"
+        return whole.hexdigest()
+
     def bans(self) -> list[str]:
         return [str(ban) for ban in self.node.p2p.list_bans()]
 
@@ -156,7 +168,7 @@ async def run(setup: dict[str, Any]) -> None:
     logging.getLogger("asyncio").addHandler(log)
     clock = TurnedClock(2)
     settings = NodeConfig(**setup["settings"])
-    config = scene.maker().config
+    config = (state_scene if setup["with_state"] else scene).maker().config
     node = FullNode(
         Path(setup["data_dir"]),
         config,
@@ -180,6 +192,7 @@ async def run(setup: dict[str, Any]) -> None:
                 "lines": live.lines,
                 "pool_add": live.pool_add,
                 "state": live.state,
+                "stored_state": live.stored_state,
                 "wall": live.wall,
             },
             {

@@ -10,11 +10,14 @@ from typing import Any
 
 from moderntensor.blockchain.block import Block
 
-from . import scene, wire
+from . import scene, state_scene, wire
 from .hostile import WAIT, Hostile, Target, new_host
 from .noise_wire import NoiseLine, PlainLine, public_of
+from .own_tree import OwnTree
 
 SOFT_REPLY_LIMIT = 2 * wire.MIB  # docs/protocol.md, section 3
+MOST_ACCOUNTS = 3_000  # less than the protocol allows, so that a state is asked for in parts
+CAPABILITIES = (b"sync/1", b"relay/1", b"state/1")
 Answer = Callable[[wire.Asked], bytes | None]
 
 
@@ -22,8 +25,8 @@ class ChainServer:
     """Answers as an honest node with these blocks above the genesis block would. Subclasses
     and `bodies` say otherwise."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        self.blocks = (scene.maker().genesis, *blocks)
+    def __init__(self, blocks: Sequence[Block], genesis: Block | None = None) -> None:
+        self.blocks = (scene.maker().genesis if genesis is None else genesis, *blocks)
         self.heights = {block.hash: height for height, block in enumerate(self.blocks)}
         self.headers = [block.header.encode() for block in self.blocks]
         self.bodies = {block.hash: block.body for block in self.blocks}
@@ -72,6 +75,53 @@ class ChainServer:
         return wire.headers(asked.request_id, part)
 
 
+class StateServer(ChainServer):
+    """One that has snapshots besides, and says so."""
+
+    def __init__(self, height: int, *snapshots: int) -> None:
+        """The chain of the scene up to `height`, its states after some of the blocks."""
+        super().__init__(state_scene.chain()[:height], state_scene.maker().genesis)
+        self.trees = {self.blocks[at].hash: state_scene.tree_at(at) for at in snapshots}
+        self.served: list[tuple[int, tuple[int, bytes]]] = []  # (type of request, place)
+
+    def snapshots(self) -> list[tuple[int, bytes]]:
+        """What its PONGs announce."""
+        return [(self.heights[name], name) for name in self.trees]
+
+    def __call__(self, asked: wire.Asked) -> bytes | None:
+        if asked.kind not in (wire.GET_STATE, wire.GET_STATE_NODES):
+            return super().__call__(asked)
+        self.asked.append(asked)
+        tree = self.trees.get(asked.block_hash)
+        if tree is None:
+            return self.missing(asked)
+        self.served += [(asked.kind, place) for place in asked.places]
+        if asked.kind == wire.GET_STATE:
+            return self.state_reply(asked, tree)
+        return self.nodes_reply(asked, tree)
+
+    def missing(self, asked: wire.Asked) -> bytes:
+        """What it says of a snapshot that it does not have."""
+        status = wire.PRUNED if asked.block_hash in self.heights else wire.NOT_FOUND
+        return wire.empty_reply(wire.REQUESTS[asked.kind], asked.request_id, status)
+
+    def state_reply(self, asked: wire.Asked, tree: OwnTree) -> bytes:
+        records = tree.records(*asked.places[0])
+        if len(records) > MOST_ACCOUNTS:
+            return wire.empty_reply(wire.STATE, asked.request_id, wire.TOO_LARGE)
+        return wire.state(asked.request_id, records)
+
+    def nodes_reply(self, asked: wire.Asked, tree: OwnTree) -> bytes:
+        nodes: list[bytes] = []
+        for place in asked.places:
+            node = tree.node(*place)
+            if node is None:
+                break
+            nodes.append(node)
+        status = wire.OK if len(nodes) == len(asked.places) else wire.PARTIAL
+        return wire.state_nodes(asked.request_id, nodes, status if nodes else wire.NOT_FOUND)
+
+
 class Serving:
     """A connection whose other end is answered by a thread, until it ends."""
 
@@ -111,12 +161,17 @@ class Serving:
 def serving(
     target: Target, answer: Answer, host: str | None = None, **hello: Any
 ) -> Iterator[Serving]:
-    """Meet the node and serve it; a `ChainServer` claims its head unless `hello` says other."""
+    """Meet the node and serve it; a `ChainServer` claims its head, a
+    `StateServer` its snapshots, unless `hello` says other."""
     if isinstance(answer, ChainServer):
         height, block_hash = answer.claim
         hello = {"best_height": height, "best_hash": block_hash, **hello}
+    if isinstance(answer, StateServer):
+        hello = {"capabilities": CAPABILITIES, **hello}
     peer = Hostile.meet(target, host, **hello)
     peer.claim = (hello.get("best_height", 0), hello.get("best_hash", bytes(32)))
+    if isinstance(answer, StateServer):
+        peer.snapshots = answer.snapshots
     peer.sock.settimeout(None)
     served = Serving(peer, answer)
     try:

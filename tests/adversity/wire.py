@@ -176,8 +176,15 @@ def ping(nonce: int = 7) -> bytes:
     return frame(PING, struct.pack(">Q", nonce))
 
 
-def pong(nonce: int, height: int = 0, block_hash: bytes = bytes(32)) -> bytes:
-    return frame(PONG, struct.pack(">QQ", nonce, height) + block_hash + struct.pack(">QB", 0, 0))
+def pong(
+    nonce: int,
+    height: int = 0,
+    block_hash: bytes = bytes(32),
+    snapshots: Sequence[tuple[int, bytes]] = (),
+) -> bytes:
+    kept = list8([struct.pack(">Q", at) + name for at, name in snapshots])
+    head = struct.pack(">QQ", nonce, height) + block_hash
+    return frame(PONG, head + struct.pack(">Q", 0) + kept)
 
 
 @dataclass
@@ -222,12 +229,21 @@ def get_transactions(request_id: int, hashes: Sequence[bytes]) -> bytes:
     return frame(GET_TRANSACTIONS, struct.pack(">I", request_id) + list16(hashes))
 
 
-def get_state(request_id: int, block_hash: bytes) -> bytes:
-    return frame(GET_STATE, struct.pack(">I", request_id) + block_hash + bytes(33))
+ROOT = (0, bytes(32))  # depth, prefix
 
 
-def get_state_nodes(request_id: int, block_hash: bytes, count: int = 1) -> bytes:
-    paths = list16([bytes(33)] * count)
+def path(depth: int, prefix: bytes) -> bytes:
+    return struct.pack(">B", depth) + prefix
+
+
+def get_state(request_id: int, block_hash: bytes, place: tuple[int, bytes] = ROOT) -> bytes:
+    return frame(GET_STATE, struct.pack(">I", request_id) + block_hash + path(*place))
+
+
+def get_state_nodes(
+    request_id: int, block_hash: bytes, places: Sequence[tuple[int, bytes]] = (ROOT,)
+) -> bytes:
+    paths = list16([path(*place) for place in places])
     return frame(GET_STATE_NODES, struct.pack(">I", request_id) + block_hash + paths)
 
 
@@ -288,6 +304,15 @@ def blocks(request_id: int, raw: Iterable[bytes], status: int = OK) -> bytes:
     return frame(BLOCKS, reply_head(request_id, status) + list16([bytes32(one) for one in raw]))
 
 
+def state(request_id: int, records: Sequence[bytes], status: int = OK) -> bytes:
+    items = struct.pack(">I", len(records)) + b"".join(records)
+    return frame(STATE, reply_head(request_id, status) + items)
+
+
+def state_nodes(request_id: int, nodes: Sequence[bytes], status: int = OK) -> bytes:
+    return frame(STATE_NODES, reply_head(request_id, status) + list16(nodes))
+
+
 def peers(request_id: int, records: Sequence[bytes], status: int = OK) -> bytes:
     return frame(PEERS, reply_head(request_id, status) + list16(records))
 
@@ -297,9 +322,10 @@ def peer_record(node_id: bytes, ip: bytes, port: int, last_seen: int) -> bytes:
     return node_id + mapped + struct.pack(">HQ", port, last_seen)
 
 
-def empty_reply(kind: int, request_id: int, status: int = OK) -> bytes:
+def empty_reply(kind: int, request_id: int, status: int = OK, retry_ms: int = 0) -> bytes:
     """A reply of a type without an item; a STATE counts with 32 bits."""
-    return frame(kind, reply_head(request_id, status) + bytes(4 if kind == STATE else 2))
+    head = reply_head(request_id, status, retry_ms)
+    return frame(kind, head + bytes(4 if kind == STATE else 2))
 
 
 @dataclass
@@ -313,6 +339,8 @@ class Asked:
     stride: int = 1
     on_chain: bytes | None = None
     hashes: tuple[bytes, ...] = ()
+    block_hash: bytes = b""
+    places: tuple[tuple[int, bytes], ...] = ()  # of states: depth, prefix
 
     @classmethod
     def decode(cls, kind: int, payload: bytes) -> Asked:
@@ -327,6 +355,11 @@ class Asked:
             asked.update(start=r.number(8), most=r.number(8))
         elif kind in (GET_BLOCK_BODIES, GET_TRANSACTIONS):
             asked["hashes"] = tuple(r.take(32) for _ in range(r.number(2)))
+            r.end()
+        elif kind in (GET_STATE, GET_STATE_NODES):
+            asked["block_hash"] = r.take(32)
+            count = 1 if kind == GET_STATE else r.number(2)
+            asked["places"] = tuple((r.number(1), r.take(32)) for _ in range(count))
             r.end()
         return cls(**asked)
 
