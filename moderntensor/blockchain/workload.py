@@ -61,14 +61,15 @@ def build_chain(
     transfers_per_block: int = 0,
     transfers: int | None = None,
     new_accounts: int = 0,
+    recipients: Sequence[bytes] = (),
     batch: int = DEFAULT_BATCH,
 ) -> Iterator[ChainHead]:
     """Put `blocks` more blocks on `chain`, each with so many transfers between `accounts`.
 
     `transfers` gives their number in all instead, spread evenly over the blocks. With
     `new_accounts`, so many of them, spread evenly too, go to addresses that nobody has used, and
-    each of the others to one of those, picked all over the state. ValueError for more new
-    accounts than transfers.
+    each of the others to one of those, picked all over the state; with `recipients`, addresses,
+    they go to these in turn. ValueError for both, or for more new accounts than transfers.
 
     Yields the head after each commit of `batch` blocks. The same arguments on the same chain
     give the same blocks, one per slot. `validators` holds a key for every slot of the chain's
@@ -79,8 +80,10 @@ def build_chain(
         raise ValueError("transfers need two accounts")
     if new_accounts > total:
         raise ValueError(f"{total} transfers cannot make {new_accounts} accounts")
+    if new_accounts and recipients:
+        raise ValueError("either new accounts or given recipients")
     signers = _Signers(chain.config, validators)
-    work = _Transfers(chain, accounts, total, new_accounts)
+    work = _Transfers(chain, accounts, total, new_accounts, recipients)
     done = 0
     while done < blocks:
         size = min(batch, blocks - done)
@@ -124,11 +127,16 @@ class _Signers:
 class _Transfers:
     """A run of transfers, their senders in turn, amounts always varying.
 
-    Without new accounts, each account pays the next but some.
+    Without new accounts or given recipients, each account pays the next but some.
     """
 
     def __init__(
-        self, chain: Blockchain, accounts: Sequence[KeyPair], total: int, new_accounts: int
+        self,
+        chain: Blockchain,
+        accounts: Sequence[KeyPair],
+        total: int,
+        new_accounts: int,
+        recipients: Sequence[bytes],
     ) -> None:
         self._chain_id = chain.config.chain_id
         self._accounts = accounts
@@ -136,6 +144,7 @@ class _Transfers:
         self._before = sum(self._nonces)  # what one run made, no later one makes again
         self._total = total
         self._new = new_accounts
+        self._recipients = recipients
         self._done = 0
 
     def up_to(self, count: int) -> tuple[Transaction, ...]:
@@ -149,14 +158,18 @@ class _Transfers:
             self._accounts[sender],
             chain_id=self._chain_id,
             nonce=self._nonces[sender],
-            to=self._new_recipient() if self._new else self._old_recipient(n),
+            to=self._recipient(n),
             value=1 + n % 1000,
         )
         self._nonces[sender] += 1
         self._done += 1
         return transaction
 
-    def _old_recipient(self, n: int) -> bytes:
+    def _recipient(self, n: int) -> bytes:
+        if self._new:
+            return self._new_recipient()
+        if self._recipients:
+            return self._recipients[self._done % len(self._recipients)]
         size = len(self._accounts)
         return self._accounts[(n + 1 + n // size % (size - 1)) % size].address
 

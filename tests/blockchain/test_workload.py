@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,17 @@ def test_what_makes_no_account_pays_one_that_was_made(state_db: StateDB) -> None
     assert len(seen) == 30
     assert sum(seen.values()) == 90
     assert not seen.keys() & {key.address for key in ACCOUNTS}
+
+
+def test_transfers_go_to_whom_they_are_told(state_db: StateDB) -> None:
+    addresses = [bytes((i,)) * 20 for i in (1, 2, 3)]
+    chain = Blockchain(state_db.store, demo_config(ACCOUNTS, VALIDATORS))
+    given: Any = {"validators": VALIDATORS, "accounts": ACCOUNTS, "blocks": 4, "transfers": 7}
+    for _ in build_chain(chain, recipients=addresses, **given):
+        pass
+    assert [len(chain.transactions_of(address, limit=9)) for address in addresses] == [3, 2, 2]
+    with pytest.raises(ValueError, match="either new accounts or given recipients"):
+        next(build_chain(chain, recipients=addresses, new_accounts=1, **given))
 
 
 def test_more_accounts_than_transfers_are_refused(state_db: StateDB) -> None:
