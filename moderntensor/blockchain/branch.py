@@ -6,10 +6,14 @@ reorganisation, reaches the disk at once or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
 
-from ..errors import InvalidBlockError, InvalidTransactionError, StorageError
+from ..errors import (
+    InvalidBlockError,
+    InvalidTransactionError,
+    StateMissingError,
+    StorageError,
+)
 from ..storage import WriteTransaction
 from . import candidates, side, tables
 from .block import EMPTY_BODY, MAX_BLOCK_SIZE, ZERO_HASH
@@ -17,20 +21,14 @@ from .chain_types import ChainHead
 from .crypto import validator_address
 from .execution import BlockExecution, Ledger
 from .genesis import ChainConfig
+from .indices import IndexRows, unindex
 from .lookup import HeaderBatch, head_of, one
-from .prepared import PreparedBody, split_body
-from .state import read_encoded_from
+from .prepared import PreparedBody
+from .state import read_encoded_from, state_is_here
 from .state_slots import active
 from .state_tree import StateTree
 from .transaction import Transaction
-
-_RECORD: Final = 108  # address ‖ account, in undo records
-_NO_ACCOUNT: Final = bytes(88)
-
-# Values of the address index.
-_SENDER: Final = bytes((tables.ROLE_SENDER,))
-_RECIPIENT: Final = bytes((tables.ROLE_RECIPIENT,))
-_BOTH: Final = bytes((tables.ROLE_SENDER | tables.ROLE_RECIPIENT,))
+from .undo import decode_undo, encode_undo, kept_above
 
 
 class BranchWriter:
@@ -49,18 +47,21 @@ class BranchWriter:
         if stored != tables.block_key(head.height, head.hash):
             # Executed on a head that is not there, good blocks would be taken for invalid.
             raise StorageError(f"the store is no longer at block {head.height}: who writes to it?")
+        if not state_is_here(txn, head.state_root):
+            raise StateMissingError(
+                f"the accounts as of block {head.height} are not here, the genesis gives their "
+                "root alone: load them, or fetch a state from others (fast sync)"
+            )
         self._txn = txn
         self._config = config
         self._final = stop - config.max_reorg_depth
+        self._kept = kept_above(txn, config, stop)
         self._fork = head.height
         accounts = active(txn).accounts
         self._ledger = Ledger(lambda address: read_encoded_from(txn, accounts, address))
         self._tree: StateTree | None = None  # made when the first change comes
         self._before: dict[bytes, bytes | None] = {}
-        # Rows of the indices: written at the end, in the order of their keys, which meets each
-        # page of the table once.
-        self._by_hash: list[tuple[bytes, bytes]] = []
-        self._by_address: list[tuple[bytes, bytes]] = []
+        self._rows = IndexRows()
         self._execution: BlockExecution | None = None
         # Most nodes see no side block for days; then none is looked for.
         self._has_side = txn.first(tables.SIDE) is not None
@@ -82,9 +83,9 @@ class BranchWriter:
             body = txn.get(tables.BODIES, key)
             if body is not None:
                 record = _need(txn.get(tables.UNDO, key), "undo record", height)
-                old.update(_decode_undo(record))
+                old.update(decode_undo(record))
                 txn.delete(tables.UNDO, key)
-                self._unindex(height, body)
+                unindex(txn, height, body)
             side.keep(txn, height, block_hash, raw)
             self.undone.append(raw)
         self._has_side = True
@@ -97,16 +98,6 @@ class BranchWriter:
             if self._change_state(old) != self.head.state_root:
                 raise StorageError(f"undoing to block {fork} does not lead to its state root")
             self._flush_state()  # the ledger reads accounts from the store
-
-    def _unindex(self, height: int, body: bytes) -> None:
-        txn = self._txn
-        for position, encoded in enumerate(split_body(body)):
-            transaction = Transaction.decode(encoded)
-            txn.delete(tables.TX_INDEX, transaction.hash)
-            for address in {transaction.sender, transaction.to}:
-                if address is not None:
-                    key = tables.address_key(address, height, position)
-                    txn.delete(tables.ADDRESS_INDEX, key)
 
     # --- forth ------------------------------------------------------------------------------
 
@@ -206,60 +197,30 @@ class BranchWriter:
             txn.delete(tables.SIDE, key)
         if body.raw != EMPTY_BODY:
             txn.put(tables.BODIES, key, body.raw)
-            if head.height > self._final:
-                txn.put(tables.UNDO, key, _encode_undo(self._before))
-            self._index(head.height, body.transactions)
+            if head.height > self._kept:
+                txn.put(tables.UNDO, key, encode_undo(self._before))
+            self._rows.add(head.height, body.transactions)
         self._before = {}
         self.head = head
         self.applied.append((head.height, head.hash))
         self.transactions += len(body.transactions)
 
-    def _index(self, height: int, transactions: Iterable[Transaction]) -> None:
-        by_hash, by_address = self._by_hash, self._by_address
-        for position, transaction in enumerate(transactions):
-            place = tables.location(height, position)
-            by_hash.append((transaction.hash, place))
-            sender, to = transaction.sender, transaction.to
-            if to == sender:
-                by_address.append((sender + place, _BOTH))
-                continue
-            by_address.append((sender + place, _SENDER))
-            if to is not None:
-                by_address.append((to + place, _RECIPIENT))
-
     def finish(self) -> None:
         """Note the head, bring the pending headers in line with it, forget what is final."""
         txn, head = self._txn, self.head
         self._flush_state()
-        txn.put_many(tables.TX_INDEX, sorted(self._by_hash))
-        txn.put_many(tables.ADDRESS_INDEX, sorted(self._by_address))
+        self._rows.write(txn)
         txn.put(tables.META, tables.META_HEAD, tables.block_key(head.height, head.hash))
+        if self._kept > 0:
+            txn.delete_range(tables.UNDO, stop=tables.height_key(self._kept + 1))
         final = self._final
-        if final > 0:
-            txn.delete_range(tables.UNDO, stop=tables.height_key(final + 1))
-            if final > candidates.final_height(txn):
-                txn.put(tables.META, tables.META_FINAL, tables.height_key(final))
+        if final > 0 and final > candidates.final_height(txn):
+            txn.put(tables.META, tables.META_FINAL, tables.height_key(final))
         candidates.follow(txn, self._config, head, self._fork, self.undone[::-1])
         if self._has_side:
             if not self.undone:  # those stay for one commit more: someone may want their bodies
                 side.prune(txn, final)
             side.trim(txn)
-
-
-def _encode_undo(before: Mapping[bytes, bytes | None]) -> bytes:
-    """Accounts as they were before a block; zero bytes where there was none."""
-    return b"".join(
-        address + (_NO_ACCOUNT if account is None else account)
-        for address, account in before.items()
-    )
-
-
-def _decode_undo(record: bytes) -> dict[bytes, bytes | None]:
-    found: dict[bytes, bytes | None] = {}
-    for at in range(0, len(record), _RECORD):
-        account = record[at + 20 : at + _RECORD]
-        found[record[at : at + 20]] = None if account == _NO_ACCOUNT else account
-    return found
 
 
 def _need(value: bytes | None, what: str, height: int) -> bytes:

@@ -199,6 +199,14 @@ def delete_from(txn: WriteTransaction, height: int) -> None:
     provisional.shortened(txn)
 
 
+def cut(txn: WriteTransaction, height: int, head_height: int) -> None:
+    """As `delete_from`; what is left is no candidate unless it ends above the executed head."""
+    delete_from(txn, height)
+    span = pending_span(txn)
+    if span is not None and span[1] <= head_height:
+        delete_from(txn, 0)
+
+
 def _note_tip(txn: WriteTransaction, height: int, block_hash: bytes) -> None:
     txn.put(tables.META, tables.META_CANDIDATE, tables.block_key(height, block_hash))
 

@@ -10,16 +10,16 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
 
 from ..errors import HeaderChainError, InvalidBlockError, StaleBodiesError
 from ..runtime import Runtime
 from ..storage import ReadTransaction, Store, WriteTransaction
-from . import candidates, evidence, provisional, rehearsal, side, tables
+from . import adoption, backlog, candidates, evidence, provisional, rehearsal, side, tables
 from .block import EMPTY_BODY, MAX_BLOCK_SIZE, Block
 from .branch import BranchWriter
 from .chain_reader import ChainReader
 from .chain_types import AppliedBatch, ChainHead, HeadChanged, ImportResult
+from .condemned import condemn
 from .genesis import ChainConfig
 from .invalid import InvalidBlocks
 from .lookup import (
@@ -29,20 +29,18 @@ from .lookup import (
     head_of,
     one,
     pending_headers,
-    pending_span,
 )
 from .opening import open_chain
 from .prepared import PreparedBody, body_of_block, prepare_bodies
 from .rules import verify_header_signatures
+from .staging import StateStaging
+from .state import state_is_here
+from .state_slots import clear_unused
 from .transaction import Transaction, identify
 
 __all__ = ["AppliedBatch", "Blockchain", "ChainHead", "HeadChanged", "ImportResult"]
 
 log = logging.getLogger(__name__)
-
-# Headers standing on an invalid block that are remembered with it. Later ones are refused as
-# well: no batch of headers reaches them but through the block itself.
-MAX_CONDEMNED: Final = 1024
 
 
 class Blockchain(ChainReader):
@@ -64,6 +62,7 @@ class Blockchain(ChainReader):
         self._head = open_chain(store, config)
         with store.read() as txn:
             self._invalid = InvalidBlocks(txn)
+            self._note_earliest(txn)
         self._header_head = self._head
         self._note_candidate()
 
@@ -76,6 +75,13 @@ class Blockchain(ChainReader):
     def header_head(self) -> ChainHead:
         """The end of the pending headers, or the executed head where there are none."""
         return self._header_head
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the accounts are here: while the genesis gives their root alone, and none were
+        loaded or fetched, all seem empty and no block can be executed (StateMissingError)."""
+        with self.store.read() as txn:
+            return state_is_here(txn, self._head.state_root)
 
     def is_invalid(self, block_hash: bytes) -> bool:
         """Whether the block of this hash is remembered as breaking a rule."""
@@ -154,7 +160,7 @@ class Blockchain(ChainReader):
         """Forget the pending headers at `from_height` and above."""
         with self._lock:
             with self.store.write() as txn:
-                self._drop_pending(txn, from_height, self._head.height)
+                candidates.cut(txn, from_height, self._head.height)
             self._note_candidate()
 
     # --- blocks -----------------------------------------------------------------------------
@@ -224,7 +230,7 @@ class Blockchain(ChainReader):
             detail = f"{size} bytes, at most {MAX_BLOCK_SIZE}"
             error = InvalidBlockError(height, block_hash, "size", detail)
             with self.store.write() as write:
-                self._condemn(write, error, (), self._head.height)
+                condemn(write, self._invalid, error, (), self._head.height)
             self._note_candidate()
             raise error
         if height <= self._head.height:
@@ -236,6 +242,40 @@ class Blockchain(ChainReader):
         bodies = [*prepare_bodies(below), body]
         self._advance(path.fork, branch, bodies, indexed=False)
         return ImportResult.APPLIED
+
+    # --- without executing ------------------------------------------------------------------
+
+    def adopt_state(self, staging: StateStaging) -> AppliedBatch:
+        """Go on from the pivot of a state that was fetched, and is whole, as the head: one
+        commit. `blocks` of what is returned are those that the head moved over.
+
+        The pivot is final then. Blocks that it takes off the chain are reverted; the bodies of
+        those before it stay missing until `add_old_bodies`. StaleStateError, with nothing done,
+        where the state is not whole or the checked headers do not lead to the pivot by now;
+        FinalityError where that would undo what may not be undone.
+        """
+        with self._lock:
+            with self.store.write() as txn:
+                adopted = adoption.adopt(txn, self.config, self._head, staging)
+            staging.released()
+            applied = ((adopted.head.height, adopted.head.hash),)
+            with self.store.read() as read:
+                self._note_earliest(read)
+            done = self._announce(adopted.head, applied, adopted.undone)
+        clear_unused(self.store)
+        return done._replace(blocks=adopted.blocks)
+
+    def add_old_bodies(self, first: int, bodies: Sequence[PreparedBody]) -> None:
+        """Keep the bodies of blocks from height `first` to right below `earliest_height`, which
+        becomes `first`: one commit. They are indexed, and not executed: a later state is proved.
+
+        ValueError where they end elsewhere; InvalidBlockError, with nothing done, for the first
+        body that is not its header's (`body_only`), or cannot be one.
+        """
+        with self._lock:
+            with self.store.write() as txn:
+                backlog.add(txn, first, bodies)
+            self.earliest_height = first
 
     # --- what would be ----------------------------------------------------------------------
 
@@ -335,49 +375,32 @@ class Blockchain(ChainReader):
                     for i in range(good):  # a branch that is not longer, now that it ends here
                         side.add(txn, fork + 1 + i, batch.hash(i), batch.raw(i), bodies[i].raw)
                 height = self._head.height if writer is None else writer.head.height
-                self._condemn(txn, error, batch[good + 1 :].hashes(), height)
+                condemn(txn, self._invalid, error, batch[good + 1 :].hashes(), height)
         if writer is not None:
             self._publish(writer)
         self._note_candidate()
         log.warning("%s%s", error, "" if error.body_only else "; remembered as invalid")
 
-    def _condemn(
-        self,
-        txn: WriteTransaction,
-        error: InvalidBlockError,
-        descendants: Sequence[bytes],
-        head_height: int,
-    ) -> None:
-        """Remember a block, and what is known to stand on it, as invalid, and forget it."""
-        doomed = dict.fromkeys(descendants[:MAX_CONDEMNED], "ancestor")
-        on_side = side.descendants(txn, error.hash, error.height)
-        doomed |= dict.fromkeys((block_hash for _, block_hash in on_side), "ancestor")
-        pending = pending_headers(txn, error.height, MAX_CONDEMNED)
-        if len(pending) and pending.hash(0) == error.hash:
-            doomed |= dict.fromkeys(pending[1:].hashes(), "ancestor")
-            self._drop_pending(txn, error.height, head_height)
-        if side.holds(txn, error.height, error.hash):
-            on_side.append((error.height, error.hash))
-        for height, block_hash in on_side:
-            side.forget(txn, height, block_hash)
-        for block_hash in doomed:
-            self._invalid.add(txn, block_hash, "ancestor")
-        self._invalid.add(txn, error.hash, error.rule)
-
     def _publish(self, writer: BranchWriter) -> AppliedBatch:
+        done = self._announce(writer.head, tuple(writer.applied), writer.undone)
+        return done._replace(transactions=writer.transactions)
+
+    def _announce(
+        self, head: ChainHead, applied: tuple[tuple[int, bytes], ...], undone: Sequence[bytes]
+    ) -> AppliedBatch:
         """After the commit: move the head that others see, and tell them."""
-        self._head = writer.head
+        self._head = head
         self._note_candidate()
-        reverted = tuple((head.height, head.hash) for head in map(head_of, writer.undone))
+        reverted = tuple((undid.height, undid.hash) for undid in map(head_of, undone))
         if reverted:
-            log.info("reorganised: %d blocks undone, head is now %s", len(reverted), self._head)
-        event = HeadChanged(writer.head, tuple(writer.applied), reverted)
+            log.info("reorganised: %d blocks undone, head is now %s", len(reverted), head)
+        event = HeadChanged(head, applied, reverted)
         for callback in tuple(self._subscribers):
             try:
                 callback(event)
             except Exception:  # the commit stands, whatever a listener makes of it
-                log.exception("a listener failed on the new head %d", event.head.height)
-        return AppliedBatch(len(event.applied), writer.transactions, event.head, len(reverted))
+                log.exception("a listener failed on the new head %d", head.height)
+        return AppliedBatch(len(applied), 0, head, len(reverted))
 
     def _pending_batch(self, start: int, count: int, hashes: Sequence[bytes] | None) -> HeaderBatch:
         if not count:
@@ -398,12 +421,6 @@ class Blockchain(ChainReader):
                 f"the head at {self._head.height}"
             )
         return batch
-
-    def _drop_pending(self, txn: WriteTransaction, height: int, head_height: int) -> None:
-        candidates.delete_from(txn, height)
-        span = pending_span(txn)
-        if span is not None and span[1] <= head_height:
-            candidates.delete_from(txn, 0)
 
     def _note_candidate(self) -> None:
         with self.store.read() as txn:

@@ -40,6 +40,13 @@ class ChainReader:
         self.store = store
         self.config = config
         self.genesis_hash = config.genesis_hash
+        self.earliest_height = 0
+        """From this height on all bodies are here; those below, but for what a chain of before
+        has left, are not: the state came from others."""
+
+    def _note_earliest(self, txn: ReadTransaction) -> None:
+        stored = txn.get(tables.META, tables.META_EARLIEST)
+        self.earliest_height = 0 if stored is None else tables.parse_height(stored)
 
     # --- headers ----------------------------------------------------------------------------
 
@@ -121,6 +128,12 @@ class ChainReader:
         with self.store.read() as txn:
             header = find_header(txn, block_hash)
             return None if header is None else _body(txn, header.raw)
+
+    def is_pruned(self, block_hash: bytes) -> bool:
+        """Whether a block is on the chain, without its body being here."""
+        with self.store.read() as txn:
+            raw = canonical_header(txn, block_hash)
+            return raw is not None and _body(txn, raw) is None
 
     # --- transactions -----------------------------------------------------------------------
 

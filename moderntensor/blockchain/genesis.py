@@ -52,6 +52,9 @@ class ChainConfig:
     """x-only keys in slot order. None: an open network, where any key may sign a block."""
     alloc: Mapping[bytes, int] = field(default_factory=dict)
     """First balances by address, each at least 1, all together below 2¹²⁸."""
+    state_root: bytes | None = None
+    """Instead of `alloc`, of a first state that is too large for a file: 32 bytes. A node gets
+    the accounts by fast sync, or by `blockchain.state_load.load_state`."""
     checkpoints: Mapping[int, bytes] = field(default_factory=dict)
     """Block hashes that heights must have. They cover what lies below them: while headers are
     synced up to one, no signatures of theirs are checked."""
@@ -65,6 +68,10 @@ class ChainConfig:
         _need_int("gas_limit", self.gas_limit, TRANSACTION_GAS, _U64)
         _need_int("snapshot_interval", self.snapshot_interval, 1, _U32)
         _need_int("max_reorg_depth", self.max_reorg_depth, 1, _U32)
+        if self.state_root is not None:
+            _need_bytes("state_root", self.state_root, 32)
+            if self.alloc:
+                raise ConfigError("state_root: given beside alloc, which leads to its own")
         put = object.__setattr__
         put(self, "validators", _checked_validators(self.validators))
         put(self, "alloc", MappingProxyType(_checked_alloc(self.alloc)))
@@ -115,6 +122,8 @@ class ChainConfig:
         return self.genesis_header.hash
 
     def _state_root(self) -> bytes:
+        if self.state_root is not None:
+            return self.state_root
         leaves = sorted(
             # key ‖ nonce ‖ balance ‖ storage root ‖ code hash; protocol, section 7
             sha256(address) + bytes(8) + balance.to_bytes(16, "big") + bytes(64)
@@ -159,8 +168,12 @@ class ChainConfig:
             "gas_limit": self.gas_limit,
             "snapshot_interval": self.snapshot_interval,
             "validators": [key.hex() for key in self.validators],
-            "alloc": {f"0x{address.hex()}": str(n) for address, n in sorted(self.alloc.items())},
         }
+        if self.state_root is None:
+            balances = sorted(self.alloc.items())
+            document["alloc"] = {f"0x{address.hex()}": str(n) for address, n in balances}
+        else:
+            document["state_root"] = self.state_root.hex()
         if self.checkpoints:
             document["checkpoints"] = {
                 str(height): digest.hex() for height, digest in sorted(self.checkpoints.items())
@@ -194,6 +207,8 @@ class ChainConfig:
             )
         if "alloc" in document:
             document["alloc"] = _alloc_from_json(_need(document, "alloc", dict))
+        if "state_root" in document:
+            document["state_root"] = _from_hex("state_root", document["state_root"], 32)
         if "checkpoints" in document:
             document["checkpoints"] = {
                 _from_decimal(f"checkpoints.{height}", height): _from_hex(

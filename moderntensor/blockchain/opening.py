@@ -9,13 +9,18 @@ from ..errors import ConfigError, FinalityError, StorageError
 from ..storage import ReadTransaction, Store, WriteTransaction
 from . import candidates, provisional, tables
 from .chain_types import ChainHead
+from .crypto import sha256
 from .genesis import ChainConfig
 from .lookup import canonical_header, head_of, one, pending_headers, pending_span
-from .state import Account, apply_changes
+from .state import Account, state_is_here
+from .state_build import Rows, build_state
+from .state_slots import active, clear_unused
 
 log = logging.getLogger(__name__)
 
 _SCHEMA: Final = tables.SCHEMA_VERSION.to_bytes(4, "big")
+_SCHEMAS: Final = (_SCHEMA, tables.SCHEMA_ADOPTED.to_bytes(4, "big"))
+_RECORDS_AT_ONCE: Final = 4096  # first balances, encoded
 
 
 def open_chain(store: Store, config: ChainConfig) -> ChainHead:
@@ -42,17 +47,20 @@ def open_chain(store: Store, config: ChainConfig) -> ChainHead:
         log.warning("headers that wait for their bodies do not fit this configuration: dropped")
         with store.write() as write:
             candidates.delete_from(write, 0)
+    with store.read() as txn:
+        lacks_state = not state_is_here(txn, head.state_root)
+    if lacks_state and config.alloc and head.height == 0:  # it was begun with the root alone
+        with store.write() as write:
+            _write_alloc(write, config, head.state_root)
+    clear_unused(store)
     return head
 
 
 def _begin(txn: WriteTransaction, config: ChainConfig) -> ChainHead:
     raw = config.genesis_header.encode()
     head = head_of(raw)
-    accounts = {
-        address: Account(nonce=0, balance=balance) for address, balance in config.alloc.items()
-    }
-    if apply_changes(txn, accounts) != head.state_root:
-        raise StorageError("the first balances do not lead to the state root of the genesis")
+    if config.alloc:
+        _write_alloc(txn, config, head.state_root)
     key = tables.height_key(0)
     txn.put(tables.CANONICAL, key, raw)
     txn.put(tables.INDEX, head.hash, key)
@@ -62,12 +70,33 @@ def _begin(txn: WriteTransaction, config: ChainConfig) -> ChainHead:
     return head
 
 
+def _write_alloc(txn: WriteTransaction, config: ChainConfig, root: bytes) -> None:
+    """Write the first balances as the state."""
+    slot = active(txn)
+
+    def put(rows: Rows, nodes: Rows) -> None:
+        txn.append_many(slot.accounts, rows)
+        txn.put_many(slot.nodes, nodes)
+
+    addresses = sorted(config.alloc, key=sha256)
+    records = (
+        b"".join(
+            address + Account(nonce=0, balance=config.alloc[address]).encode()
+            for address in addresses[at : at + _RECORDS_AT_ONCE]
+        )
+        for at in range(0, len(addresses), _RECORDS_AT_ONCE)
+    )
+    if build_state(records, put)[0] != root:
+        raise StorageError("the first balances do not lead to the state root of the genesis")
+
+
 def _check(txn: ReadTransaction, config: ChainConfig) -> ChainHead:
     schema = txn.get(tables.META, tables.META_SCHEMA)
-    if schema != _SCHEMA:
+    if schema not in _SCHEMAS:
         found = int.from_bytes(schema or b"", "big")
         raise StorageError(
-            f"the store has schema version {found}, this program knows {tables.SCHEMA_VERSION}"
+            f"the store has schema version {found}, this program knows "
+            f"{tables.SCHEMA_VERSION} and {tables.SCHEMA_ADOPTED}"
         )
     genesis = txn.get(tables.META, tables.META_GENESIS) or b""
     if genesis != config.genesis_hash:
@@ -82,11 +111,25 @@ def _check(txn: ReadTransaction, config: ChainConfig) -> ChainHead:
     head = head_of(last[1])
     if stored != tables.block_key(head.height, head.hash) or last[0] != stored[:8]:
         raise StorageError("the head of the store is not the end of its chain")
+    _check_adopted(txn, head, schema)
     for height, expected in config.checkpoints.items():
         raw = canonical_header(txn, height)
         if raw is not None and one(raw).hash(0) != expected:
             raise ConfigError(f"checkpoints.{height}: contradicts the chain in the store")
     return head
+
+
+def _check_adopted(txn: ReadTransaction, head: ChainHead, schema: bytes | None) -> None:
+    """StorageError where what a state that was adopted leaves behind cannot be."""
+    slot = txn.get(tables.META, tables.META_STATE)
+    earliest = txn.get(tables.META, tables.META_EARLIEST)
+    if slot not in (None, b"\0", b"\1") or (slot is not None and schema == _SCHEMA):
+        raise StorageError("the store does not say which of its state slots is active")
+    if earliest is not None and not 0 < tables.parse_height(earliest) <= head.height + 1:
+        raise StorageError(
+            f"the store has bodies from block {tables.parse_height(earliest)} on, and ends at "
+            f"{head.height}"
+        )
 
 
 def _pending_is_sound(txn: ReadTransaction, config: ChainConfig, head: ChainHead) -> bool:

@@ -43,6 +43,7 @@ class Account(Record):
 
 
 EMPTY_ACCOUNT: Final = Account()
+_NO_STATE: Final = bytes(32)  # the root over no accounts
 _NO_CONTRACT: Final = bytes(64)  # storage_root and code_hash of every account, so far
 
 
@@ -55,6 +56,12 @@ def read_account(txn: ReadTransaction, address: bytes) -> Account:
 def read_encoded(txn: ReadTransaction, address: bytes) -> bytes | None:
     """As `read_account`, its 88 bytes; None where there is none."""
     return read_encoded_from(txn, active(txn).accounts, address)
+
+
+def state_is_here(txn: ReadTransaction, root: bytes) -> bool:
+    """Whether the accounts under the root of the executed head are here at all: they are not
+    while a genesis that gives nothing but their root waits for them."""
+    return root == _NO_STATE or txn.first(active(txn).accounts) is not None
 
 
 def read_encoded_from(txn: ReadTransaction, accounts: str, address: bytes) -> bytes | None:

@@ -26,8 +26,7 @@ from helpers.forks import (
 
 import moderntensor
 from moderntensor import backend
-from moderntensor.blockchain import chain as chain_module
-from moderntensor.blockchain import tables
+from moderntensor.blockchain import condemned, tables
 from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.chain import Blockchain, HeadChanged
 from moderntensor.blockchain.invalid import InvalidBlocks
@@ -212,7 +211,7 @@ def test_memory_of_invalid_blocks_is_bounded(store: Store) -> None:
 def test_descendants_of_an_invalid_block_are_remembered_within_bounds(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain_module, "MAX_CONDEMNED", 4)
+    monkeypatch.setattr(condemned, "MAX_CONDEMNED", 4)
     bad = MAKER.block(GENESIS, state_root=bytes(32))
     run = [bad, *MAKER.run(bad, 8)]
     chain = Blockchain(store, MAKER.config)
@@ -445,7 +444,7 @@ def test_another_chain_is_refused_and_nothing_is_written(chain: Blockchain) -> N
     assert dump(chain.store) == before
 
 
-@pytest.mark.parametrize("schema", [b"\0\0\0\2", b"\0\0\0\0", b""])
+@pytest.mark.parametrize("schema", [b"\0\0\0\3", b"\0\0\0\0", b""])
 def test_another_schema_is_refused(schema: bytes, chain: Blockchain) -> None:
     with chain.store.write() as txn:
         txn.put(tables.META, tables.META_SCHEMA, schema)
