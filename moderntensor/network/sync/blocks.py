@@ -68,6 +68,7 @@ class BodiesJob(Job):
             if root != ZERO_HASH
         ]
         self._next = 0  # of the missing ones
+        self.is_cut_short = False
         self.done = not self._missing
 
     @property
@@ -111,11 +112,19 @@ class BodiesJob(Job):
         cut = self._missing[self._next][0]
         rest = BodiesJob(self._pool, self._runtime, self._blocks[cut:])
         rest.refused |= self.refused
+        self._end_at(cut)
+        return rest
+
+    def cut_short(self) -> None:
+        """End with what is there, which may be nothing: the rest is not to be had."""
+        if not self.done:
+            self._end_at(self._missing[self._next][0])
+            self.is_cut_short = True
+
+    def _end_at(self, cut: int) -> None:
         self._blocks = self._blocks[:cut]
-        self.height = max(self._blocks[0][0], self._blocks[-1][0])
         del self.hashes[cut:], self.bodies[cut:], self._missing[self._next :]
         self.done = True
-        return rest
 
     async def _prepare(self, bodies: Sequence[bytes]) -> list[PreparedBody]:
         """Hash, decode and recover senders in worker threads."""
