@@ -19,6 +19,7 @@ class SyncPhase(Enum):
     IDLE = "idle"
     WAITING = "waiting"
     HEADERS = "headers"
+    STATE = "state"
     BLOCKS = "blocks"
     FOLLOWING = "following"
 
@@ -26,7 +27,7 @@ class SyncPhase(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncStatus:
     """A snapshot. Heights are block heights, rates per second over the last few seconds,
-    `bytes_received` counts headers and bodies since the sync began."""
+    `bytes_received` counts headers, state and bodies since the sync began."""
 
     phase: SyncPhase
     start_height: int
@@ -40,18 +41,35 @@ class SyncStatus:
     peers: int
     waiting: str | None
     """Why nothing moves at the moment, in words; None while something does."""
+    pivot_height: int | None = None
+    """The block whose state a fast sync fetches, or has fetched."""
+    accounts_done: int = 0
+    """Accounts of that state that are here, each of them proved."""
+    accounts_total: int | None = None
+    """How many it has, proved as well; None until that is known."""
+    accounts_per_second: float = 0.0
 
     @property
     def progress(self) -> float:
-        """0 to 1: the share of this sync's blocks that are executed."""
+        """0 to 1: the share of this sync's blocks that are executed. A state that is fetched
+        stands for the blocks that need not be."""
         span = self.target_height - self.start_height
         if span <= 0:
             return 1.0
-        return min(1.0, max(0.0, (self.current_height - self.start_height) / span))
+        reached = float(self.current_height)
+        if self.pivot_height is not None and reached < self.pivot_height and self.accounts_total:
+            share = self.accounts_done / self.accounts_total
+            reached += share * (self.pivot_height - reached)
+        return min(1.0, max(0.0, (reached - self.start_height) / span))
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to go at the present rate; None while there is no rate to judge by."""
+        """Seconds to go at the present rate, in the phase STATE until the state is here; None
+        while there is no rate to judge by."""
+        if self.phase is SyncPhase.STATE:
+            if self.accounts_total is None or self.accounts_per_second <= 0:
+                return None
+            return (self.accounts_total - self.accounts_done) / self.accounts_per_second
         left = self.target_height - self.current_height
         if left <= 0:
             return 0.0
@@ -60,7 +78,8 @@ class SyncStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncResult:
-    """What one sync did. `seconds` is its whole duration, `header_seconds` that of its headers."""
+    """What one sync did. `seconds` is its whole duration, `header_seconds` that of its headers,
+    `state_seconds` that of fetching a state. `blocks` counts those that were executed."""
 
     start_height: int
     height: int
@@ -72,6 +91,11 @@ class SyncResult:
     bytes_received: int
     seconds: float
     header_seconds: float
+    pivot_height: int | None = None
+    """Of the block whose state was fetched instead of executing those up to it; None: none was."""
+    accounts: int = 0
+    """Of that state."""
+    state_seconds: float = 0.0
 
     @property
     def headers_per_second(self) -> float:
@@ -87,6 +111,11 @@ class SyncResult:
     def transactions_per_second(self) -> float:
         """Transactions executed and committed, over the whole duration."""
         return self.transactions / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def accounts_per_second(self) -> float:
+        """Accounts of the state, over the time that it took to fetch it."""
+        return self.accounts / self.state_seconds if self.state_seconds > 0 else 0.0
 
 
 class Rate:
@@ -139,18 +168,21 @@ class Meter:
         self.start_height = self.current_height = height
         self.began = self.header_ended = self.progressed = now
         self.headers = self.blocks = self.transactions = self.reverted = self.bytes_received = 0
-        self._header_rate, self._block_rate, self._transaction_rate = (
-            Rate(now),
-            Rate(now),
-            Rate(now),
-        )
+        self._header_rate, self._block_rate = Rate(now), Rate(now)
+        self._transaction_rate, self._account_rate = Rate(now), Rate(now)
+        self.pivot_height: int | None = None
+        self.accounts_done = 0
+        self.accounts_total: int | None = None
+        self._adopted = False
+        self._state_began: float | None = None
+        self._state_seconds = 0.0
 
     def touch(self) -> None:
         """Something useful arrived or was done: the sync is alive."""
         self.progressed = self.now()
 
     def received(self, size: int) -> None:
-        """Bytes of headers and bodies arrived."""
+        """Bytes of headers, state and bodies arrived."""
         self.bytes_received += size
 
     def headers_stored(self, count: int, height: int) -> None:
@@ -160,6 +192,33 @@ class Meter:
         self.header_height = height
         self.header_ended = self.progressed
         self._header_rate.add(count, self.progressed)
+
+    def state_begins(self, pivot_height: int) -> None:
+        """The state of this block is fetched from now on, instead of another if there was one."""
+        self.touch()
+        self.pivot_height = pivot_height
+        if self._state_began is None:
+            self._state_began = self.progressed
+            self._account_rate = Rate(self.progressed)
+
+    def state_progress(self, done: int, total: int | None) -> None:
+        """So many accounts of the state are here, of so many that it has, if that is known."""
+        self.touch()
+        self._account_rate.add(max(0, done - self.accounts_done), self.progressed)
+        self.accounts_done, self.accounts_total = done, total
+
+    def state_adopted(self, height: int, accounts: int) -> None:
+        """The state is whole, and the chain goes on from it, at this height."""
+        self.touch()
+        self.current_height, self._adopted = height, True
+        self.accounts_done = self.accounts_total = accounts
+        if self._state_began is not None:
+            self._state_seconds = self.progressed - self._state_began
+
+    def state_given_up(self) -> None:
+        """Blocks are executed after all."""
+        self.pivot_height = self._state_began = self.accounts_total = None
+        self.accounts_done = 0
 
     def blocks_applied(self, blocks: int, transactions: int, reverted: int, height: int) -> None:
         """Blocks up to `height` are executed and committed."""
@@ -173,7 +232,7 @@ class Meter:
 
     def why_waiting(self, peers: int) -> str | None:
         """Why nothing moves, if that is so."""
-        if not peers and self.phase in (SyncPhase.HEADERS, SyncPhase.BLOCKS):
+        if not peers and self.phase in (SyncPhase.HEADERS, SyncPhase.STATE, SyncPhase.BLOCKS):
             return "all peers are gone, waiting for new ones"
         return self.waiting
 
@@ -192,6 +251,10 @@ class Meter:
             bytes_received=self.bytes_received,
             peers=peers,
             waiting=self.why_waiting(peers),
+            pivot_height=self.pivot_height,
+            accounts_done=self.accounts_done,
+            accounts_total=self.accounts_total,
+            accounts_per_second=self._account_rate.value(now),
         )
 
     def result(self, height: int, head_hash: bytes) -> SyncResult:
@@ -207,4 +270,7 @@ class Meter:
             bytes_received=self.bytes_received,
             seconds=self.now() - self.began,
             header_seconds=self.header_ended - self.began,
+            pivot_height=self.pivot_height if self._adopted else None,
+            accounts=self.accounts_done if self._adopted else 0,
+            state_seconds=self._state_seconds,
         )
