@@ -60,6 +60,9 @@ class Kind(StrEnum):
     """Fetched by a sync, not executed yet, with their transactions as objects."""
     OLD_BODIES = "old_bodies"
     """Fetched in the background, for blocks below those that were fetched by state."""
+    STATE = "state"
+    """Accounts fetched by a sync, not stored yet, as objects. They have the cap of BODIES, of which
+    there are none meanwhile."""
     RELAYED = "relayed"
     """Transactions that were passed on lately."""
     BLOCKS = "blocks"

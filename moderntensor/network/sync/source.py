@@ -15,10 +15,16 @@ class Kind(IntEnum):
 
     HEADERS = 0
     BODIES = 1
+    NODES = 2  # of a state tree
+    STATE = 3  # accounts
 
 
 class Refused(Exception):  # noqa: N818  (an outcome, no error)
     """The peer does not have what was asked for (NOT_FOUND, PRUNED); no blame."""
+
+
+class TooLarge(Refused):
+    """The peer says that what was asked for is more than fits into a reply."""
 
 
 class Unanswered(Exception):  # noqa: N818  (an outcome, no error)
@@ -63,19 +69,27 @@ class Source:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.capacity = (Capacity(), Capacity())  # by Kind
-        self.in_flight = [0, 0]  # by Kind
+        self.capacity = tuple(Capacity() for _ in Kind)  # by Kind
+        self.in_flight = [0] * len(Kind)  # by Kind
         self.rests_until = 0.0  # loop time
         # All three are loop times by Kind, for who serves the one may withhold the other.
-        self.delivered_at = [float("-inf"), float("-inf")]  # of its last useful item
-        self.silent_since: list[float | None] = [None, None]  # of the first unanswered request
-        self.busy_since: list[float | None] = [None, None]  # of the first of nothing but "busy"
+        self.delivered_at = [float("-inf")] * len(Kind)  # of its last useful item
+        self.silent_since: list[float | None] = [None] * len(
+            Kind
+        )  # of the first unanswered request
+        self.busy_since: list[float | None] = [None] * len(
+            Kind
+        )  # of the first of nothing but "busy"
         self.dismissed: dict[bytes, float] = {}  # claimed hash → loop time until it may be followed
         self.hopeless_until = 0.0  # loop time; nothing that it claims can be reached before
         self.owed_height = 0  # that it has yet to show, since we left other headers for its chain
         self.pruned = False  # so it said when it last did not have something
         self.broken_claims = 0
         self.broken_at = 0.0  # loop time of the last of them
+
+    def keeps(self, snapshot: tuple[int, bytes]) -> bool:
+        """Whether it announces the state of that block (height, hash)."""
+        return snapshot in self.peer.snapshots
 
     @property
     def proven(self) -> bool:

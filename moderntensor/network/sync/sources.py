@@ -11,12 +11,21 @@ from typing import Final, TypeVar
 from ...config import NodeConfig
 from ...errors import NetworkError, PeerBusyError, RequestTimeoutError
 from ...runtime import Runtime
-from ..messages import HeadersMessage, Reply, Request, Status
+from ..messages import (
+    BlockBodiesMessage,
+    HeadersMessage,
+    Reply,
+    Request,
+    StateMessage,
+    StateNodesMessage,
+    Status,
+)
 from ..offences import Offence
 from ..p2p import P2PNode
 from ..peer import Peer
+from ..protocol import MAX_STATE_ACCOUNTS, MAX_STATE_NODES
 from .pace import Patience
-from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
+from .source import Claim, Kind, Misbehaviour, Refused, Source, TooLarge, Unanswered
 from .status import Meter
 
 log = logging.getLogger(__name__)
@@ -32,6 +41,13 @@ BUSY_REQUESTS: Final = 4  # requests' time of nothing but "busy" until a peer se
 SILENT_REQUESTS: Final = 2  # requests' time without an answer until a peer serves nothing
 POLL_SECONDS: Final = 1.0  # claims move with announcements and PONGs, which nobody reports
 
+_KINDS: Final[dict[type[Reply], Kind]] = {
+    HeadersMessage: Kind.HEADERS,
+    BlockBodiesMessage: Kind.BODIES,
+    StateNodesMessage: Kind.NODES,
+    StateMessage: Kind.STATE,
+}
+
 
 class SourcePool:
     """All connected peers, chosen from by what they claim and how they deliver.
@@ -45,7 +61,12 @@ class SourcePool:
         self._meter = meter
         self._sources: dict[Peer, Source] = {}
         self._watchers: set[asyncio.Event] = set()
-        self._most = (config.trusted_headers_per_request, config.blocks_per_request)
+        self._most = {
+            Kind.HEADERS: config.trusted_headers_per_request,
+            Kind.BODIES: config.blocks_per_request,
+            Kind.NODES: MAX_STATE_NODES,
+            Kind.STATE: MAX_STATE_ACCOUNTS,
+        }
         self._most_peers = config.sync_peers
         self._per_peer = config.sync_requests_per_peer
         self._request_timeout = config.request_timeout
@@ -159,16 +180,27 @@ class SourcePool:
             default=0,
         )
 
-    def pick(self, kind: Kind, height: int, refused: Collection[Source]) -> Source | None:
+    def pick(
+        self,
+        kind: Kind,
+        height: int,
+        refused: Collection[Source],
+        snapshot: tuple[int, bytes] | None = None,
+    ) -> Source | None:
         """A peer with room for one more request, if possible one that claims to have `height`;
-        None if there is none."""
+        None if there is none. For what belongs to a `snapshot` (height, hash) it is one that
+        announces that, as long as there is any, be it that it has no room."""
         now = self.now()
+        announced = snapshot is not None and any(
+            source.keeps(snapshot) and source not in refused for source in self._sources.values()
+        )
         working = sum(1 for source in self._sources.values() if any(source.in_flight))
         best: Source | None = None
         best_rank: tuple[bool, bool, float, float] | None = None
         for source in self._sources.values():
             if (
                 source in refused
+                or (announced and snapshot is not None and not source.keeps(snapshot))
                 or source.rests_until > now
                 or source.in_flight[kind] >= min(self._per_peer, source.peer.max_per_type)
                 or sum(source.in_flight) >= source.peer.max_inflight
@@ -239,7 +271,7 @@ class SourcePool:
     ) -> R:
         """One request to one peer. Returns only OK and PARTIAL replies; raises Refused where the
         peer does not have it, Unanswered where it did not answer."""
-        kind = Kind.HEADERS if reply_type is HeadersMessage else Kind.BODIES
+        kind = _KINDS[reply_type]
         began = self.now()
         try:
             reply = await source.peer.request(request, seconds)
@@ -264,7 +296,7 @@ class SourcePool:
         if reply.status not in (Status.OK, Status.PARTIAL):
             source.silent_since[kind] = source.busy_since[kind] = None
             source.pruned = reply.status == Status.PRUNED
-            raise Refused
+            raise TooLarge if reply.status == Status.TOO_LARGE else Refused
         return reply
 
     def delivered(self, source: Source, kind: Kind, items: int, size: int, seconds: float) -> None:

@@ -44,6 +44,7 @@ class Job(ABC):
 
     kind: Kind
     reply_bytes = 0  # what one attempt may bring at most
+    snapshot: tuple[int, bytes] | None = None  # that a peer should announce to be asked
 
     def __init__(self, height: int) -> None:
         self.height = height  # that a peer must have to be asked
@@ -176,7 +177,7 @@ class Window(Generic[J]):
                 spare = held + job.reply_bytes <= self._most_bytes
                 if not (first or spare or job.height <= self.floor_height):
                     break
-                source = self._pool.pick(self._kind, job.height, job.refused)
+                source = self._pool.pick(self._kind, job.height, job.refused, job.snapshot)
                 if source is not None:
                     held += job.reply_bytes
                     self._start(group, job, source)
@@ -199,7 +200,8 @@ class Window(Generic[J]):
         if now < due:
             return due
         if len(job.attempts) == 1:
-            source = self._pool.pick(self._kind, job.height, job.refused | job.attempts.keys())
+            taken = job.refused | job.attempts.keys()
+            source = self._pool.pick(self._kind, job.height, taken, job.snapshot)
             if source is not None:
                 for attempt in job.attempts.values():
                     if not attempt.late:  # once, however many others do its work in parts
