@@ -181,10 +181,11 @@ class StateStaging:
             raise StaleStateError("the state that is being fetched is not whole yet")
         slot = staging(txn)
         root = state_root(txn, slot)
-        if root != pivot.state_root or txn.count(slot.accounts) != _total(txn):
+        there, total = txn.count(slot.accounts), _total(txn)
+        if root != pivot.state_root or there != total:
             raise StorageError(
-                f"the state fetched for block {pivot.height} leads to {root.hex()} with "
-                f"{txn.count(slot.accounts)} accounts, not to {pivot.state_root.hex()}"
+                f"the state fetched for block {pivot.height} has {there} accounts of {total} and "
+                f"leads to {root.hex()}, not to {pivot.state_root.hex()}"
             )
         txn.delete(tables.META, tables.META_STAGING)
         return pivot
@@ -268,6 +269,8 @@ def _open_root(txn: WriteTransaction, root: bytes) -> None:
 
 def _total(txn: ReadTransaction) -> int | None:
     """Accounts of the whole state, as far as that is known."""
+    if _read_pivot(txn) is None:
+        return None
     hole = txn.get(tables.HOLES, tables.hole_key(0, ZERO))
     if hole is not None:
         return int.from_bytes(hole[32:], "big") or None
@@ -276,7 +279,7 @@ def _total(txn: ReadTransaction) -> int | None:
     if node is not None:
         _, left, _, right = split_node(node)
         return left + right
-    return None if _read_pivot(txn) is None else txn.count(slot.accounts)
+    return txn.count(slot.accounts)
 
 
 def _topmost(
