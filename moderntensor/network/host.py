@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..blockchain.chain import Blockchain
 from ..blockchain.mempool import Mempool
+from ..blockchain.snapshots import SnapshotKeeper
 from .addressbook import AddressBook
 from .identity import NodeIdentity
 from .messages import HelloMessage
@@ -22,6 +23,7 @@ class Host(PeerHost, Protocol):
     book: AddressBook
     chain: Blockchain | None
     mempool: Mempool | None
+    snapshots: SnapshotKeeper | None
 
     @property
     def running(self) -> bool:

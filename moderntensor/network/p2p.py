@@ -12,6 +12,7 @@ from typing import Any, Self
 from ..blockchain.block import Block
 from ..blockchain.chain import Blockchain
 from ..blockchain.mempool import Mempool
+from ..blockchain.snapshots import SnapshotKeeper
 from ..blockchain.transaction import Transaction
 from ..config import NodeConfig
 from ..errors import ConfigError, NetworkError
@@ -112,6 +113,7 @@ class P2PNode:
         self.bootstrap_nodes = tuple(bootstrap_nodes)
         self.chain: Blockchain | None = None
         self.mempool: Mempool | None = None
+        self.snapshots: SnapshotKeeper | None = None
         self.on_peer_connected: list[Callable[[Peer], Any]] = []
         self.on_peer_disconnected: list[Callable[[Peer], Any]] = []
 
@@ -227,15 +229,21 @@ class P2PNode:
 
     # --- the chain -------------------------------------------------------------------------
 
-    def attach_chain(self, chain: Blockchain, mempool: Mempool | None = None) -> None:
+    def attach_chain(
+        self,
+        chain: Blockchain,
+        mempool: Mempool | None = None,
+        snapshots: SnapshotKeeper | None = None,
+    ) -> None:
         """Serve `chain`, say its head in HELLO, relay what is new, and let `mempool` follow it.
+        With `snapshots`, which stays the caller's to run, its states are served as well.
 
         Best before `start`: peers that are connected already were told of no chain.
         """
         if self._unfollow is not None:
             self._unfollow()
         self._unfollow = None if mempool is None else chain.subscribe(mempool.on_head_changed)
-        self.chain, self.mempool = chain, mempool
+        self.chain, self.mempool, self.snapshots = chain, mempool, snapshots
         self.budget.watch(Kind.MEMPOOL, lambda: 0 if mempool is None else mempool.size)
         self.gossip.attach(chain)
 
@@ -364,23 +372,26 @@ class P2PNode:
         )
         if self.chain is None:
             return hello
-        head = self.chain.head
+        head, earliest = self.chain.head, self.chain.earliest_height
         return hello.replace(
             genesis_hash=self.chain.genesis_hash,
             best_height=head.height,
             best_hash=head.hash,
-            capabilities=("sync/1", "relay/1", "archive"),
+            earliest_height=earliest,
+            capabilities=("sync/1", "relay/1", *(() if earliest else ("archive",))),
         )
 
     async def _answer(self, peer: Peer, request: Request) -> bytes:
         return await self.server.frame(peer, request)
 
     def make_pong(self, nonce: int) -> PongMessage:
-        """The answer to a PING: our executed head."""
+        """The answer to a PING: our executed head, and from where on we have bodies."""
         if self.chain is None:
             return PongMessage(nonce=nonce)
-        head = self.chain.head
-        return PongMessage(nonce=nonce, best_height=head.height, best_hash=head.hash)
+        head, earliest = self.chain.head, self.chain.earliest_height
+        return PongMessage(
+            nonce=nonce, best_height=head.height, best_hash=head.hash, earliest_height=earliest
+        )
 
     def peer_ready(self, peer: Peer) -> None:
         """The handshake stands: begin to listen to the peer."""

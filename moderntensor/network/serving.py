@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ..backend import framing
 from ..blockchain.chain import Blockchain
+from ..blockchain.snapshots import SnapshotKeeper
 from .addresses import is_exempt
 from .host import Host
 from .messages import (
@@ -29,6 +30,7 @@ from .messages import (
 from .peer import Peer
 from .protocol import MAX_PEERS, SOFT_REPLY_LIMIT
 from .serving_queue import refusal
+from .serving_state import StateRequest, state_frame, state_reply
 from .serving_turns import ServingTurns
 
 __all__ = ["Server", "headers_frame"]
@@ -45,7 +47,7 @@ class Server:
     """Answers requests. The store is read on worker threads, `serving_concurrency` at a time,
     for whom that was done least of late first.
 
-    What it has no data for (no chain; states, of which there are no snapshots) is NOT_FOUND.
+    What it has no data for (no chain; states, where there are no snapshots) is NOT_FOUND.
     """
 
     def __init__(self, host: Host, relayed: Callable[[bytes], bytes | None]) -> None:
@@ -66,6 +68,8 @@ class Server:
         if isinstance(found, Reply):
             return found
         async with self._turns.of(self._name(peer)):
+            if isinstance(found, SnapshotKeeper):
+                return await self._host.runtime.run(state_reply, found, request)
             return await self._host.runtime.run(_reply, self._readers[request.TYPE], found, request)
 
     async def frame(self, peer: Peer, request: Request) -> bytes:
@@ -73,22 +77,26 @@ class Server:
         found = self._at_once(peer, request)
         if isinstance(found, Reply):
             return MessageCodec.encode(found)
-        reader = self._readers[request.TYPE]
+        run = self._host.runtime.run
         async with self._turns.of(self._name(peer)):
+            if isinstance(found, SnapshotKeeper):
+                return await run(state_frame, found, request)
             if isinstance(request, GetHeadersMessage):
-                return await self._host.runtime.run(headers_frame, found, request)
-            return await self._host.runtime.run(_frame, reader, found, request)
+                return await run(headers_frame, found, request)
+            return await run(_frame, self._readers[request.TYPE], found, request)
 
     def _name(self, peer: Peer) -> str:
         """Who shares turns: a public host, whose connections and ids are free."""
         exempt = is_exempt(peer.host_address, self._host.config)
         return peer.address if exempt else peer.host_address
 
-    def _at_once(self, peer: Peer, request: Request) -> Reply | Blockchain:
-        """The reply if it takes no reading, else the chain to read."""
+    def _at_once(self, peer: Peer, request: Request) -> Reply | Blockchain | SnapshotKeeper:
+        """The reply if it takes no reading, else what is to be read."""
         if isinstance(request, GetPeersMessage):
             return self._peers(peer, request)
         chain = self._host.chain
+        if isinstance(request, StateRequest):
+            return self._host.snapshots or refusal(request, Status.NOT_FOUND)
         if request.TYPE not in self._readers:
             return refusal(request, Status.NOT_FOUND)
         if chain is None:
@@ -202,7 +210,8 @@ def _blocks(chain: Blockchain, request: GetBlocksMessage) -> Reply:
     stop = min(last + 1, start + request.max_blocks)
     blocks = chain.blocks_range(start, stop, SOFT_REPLY_LIMIT)
     if not blocks:
-        return refusal(request, Status.NOT_FOUND)
+        below = start < chain.earliest_height
+        return refusal(request, Status.PRUNED if below else Status.NOT_FOUND)
     status = Status.OK if start + len(blocks) > last else Status.PARTIAL
     return BlocksMessage(request_id=request.request_id, status=status, blocks=tuple(blocks))
 
@@ -221,7 +230,8 @@ def _bodies(chain: Blockchain, request: GetBlockBodiesMessage) -> Reply:
     if len(bodies) == len(request.hashes):
         return BlockBodiesMessage(request_id=request.request_id, bodies=tuple(bodies))
     if not bodies:
-        return refusal(request, Status.NOT_FOUND)
+        pruned = chain.is_pruned(request.hashes[0])
+        return refusal(request, Status.PRUNED if pruned else Status.NOT_FOUND)
     return BlockBodiesMessage(
         request_id=request.request_id, status=Status.PARTIAL, bodies=tuple(bodies)
     )
