@@ -27,6 +27,9 @@ HOLES_AT_ONCE: Final = 1024  # read of the table in one go
 ZERO: Final = bytes(32)
 
 
+Item = tuple[bytes, bytes]
+
+
 class Hole(NamedTuple):
     """A subtree that is to be fetched: the first `depth` bits of `prefix`, the rest zero.
 
@@ -205,8 +208,8 @@ class _Writer:
         last = txn.last(self._slot.accounts)
         self._last = b"" if last is None else last[0]  # the highest key, those kept back included
         self._end: bytes | None = b""  # of the last subtree
-        self._nodes: list[tuple[bytes, bytes]] = []
-        self._rows: list[tuple[bytes, bytes]] = []
+        self._nodes: list[Item] = []
+        self._rows: list[Item] = []
         self._ascending = True  # all of these rows are above those in the table
 
     def expects(self, hole: Hole) -> bool:
@@ -224,9 +227,9 @@ class _Writer:
         if self._end is None or start < self._end:
             self.flush()
         if start <= self._last:
-            _remove_rows(self._txn, self._slot, hole.depth, start, {key for key, _ in state.rows})
+            _remove_rows(self._txn, self._slot, hole.depth, start, state.rows)
             self._ascending = False
-        _remove_nodes(self._txn, self._slot, hole.depth, start, {key for key, _ in state.nodes})
+        _remove_nodes(self._txn, self._slot, hole.depth, start, state.nodes)
         _remove_holes(self._txn, hole.depth, start)
         self._nodes += state.nodes
         self._rows += state.rows
@@ -345,8 +348,8 @@ def _descend(txn: WriteTransaction, slot: StateSlot, hole: Hole, node: bytes) ->
             below = tables.hole_key(hole.depth + 1, prefix)
             txn.put(tables.HOLES, below, half + size.to_bytes(8, "big"))
         else:
-            _remove_rows(txn, slot, hole.depth + 1, prefix, set())
-            _remove_nodes(txn, slot, hole.depth + 1, prefix, set())
+            _remove_rows(txn, slot, hole.depth + 1, prefix, ())
+            _remove_nodes(txn, slot, hole.depth + 1, prefix, ())
             _remove_holes(txn, hole.depth + 1, prefix)
     txn.put(slot.nodes, name, node)
     txn.delete(tables.HOLES, place)
@@ -359,28 +362,32 @@ def _remove_holes(txn: WriteTransaction, depth: int, prefix: bytes) -> None:
 
 
 def _remove_rows(
-    txn: WriteTransaction, slot: StateSlot, depth: int, prefix: bytes, kept: set[bytes]
+    txn: WriteTransaction, slot: StateSlot, depth: int, prefix: bytes, kept: Sequence[Item]
 ) -> None:
     """Remove the accounts of a subtree but for some."""
     start, stop = prefix, tables.subtree_end(depth, prefix)
+    keys: set[bytes] | None = None  # made where there is something to compare with
     while rows := txn.range(slot.accounts, start, stop, limit=HOLES_AT_ONCE):
+        keys = {key for key, _ in kept} if keys is None else keys
         for key, _ in rows:
-            if key not in kept:
+            if key not in keys:
                 txn.delete(slot.accounts, key)
         start = rows[-1][0] + b"\0"
 
 
 def _remove_nodes(
-    txn: WriteTransaction, slot: StateSlot, depth: int, prefix: bytes, kept: set[bytes]
+    txn: WriteTransaction, slot: StateSlot, depth: int, prefix: bytes, kept: Sequence[Item]
 ) -> None:
     """Remove the nodes of a subtree but for some. Those above a stored node are stored too."""
     places = [(depth, prefix)]
+    names: set[bytes] | None = None
     while places:
         depth, prefix = places.pop()
         name = tables.node_key(depth, prefix)
         if txn.get(slot.nodes, name) is None:
             continue
-        if name not in kept:
+        names = {key for key, _ in kept} if names is None else names
+        if name not in names:
             txn.delete(slot.nodes, name)
         middle = int.from_bytes(prefix, "big") | 1 << 255 - depth
         places += (depth + 1, prefix), (depth + 1, middle.to_bytes(32, "big"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,16 @@ def state_root(state: State) -> bytes:
 class ChainMaker:
     """Makes blocks on any block that it made before, keeping the state after each."""
 
-    def __init__(self, validators: Sequence[KeyPair] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        validators: Sequence[KeyPair] = (),
+        *,
+        snapshot_interval: int = 1024,
+        **settings: Any,
+    ) -> None:
         self.keys = validators
-        self.config: ChainConfig = demo_config(ACCOUNTS, validators, **settings)
+        config = demo_config(ACCOUNTS, validators, **settings)
+        self.config: ChainConfig = replace(config, snapshot_interval=snapshot_interval)
         self.genesis = Block(header=self.config.genesis_header)
         self.states: dict[bytes, State] = {
             self.genesis.hash: {a: (0, balance) for a, balance in self.config.alloc.items()}
