@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from moderntensor.backend import merkle
 from moderntensor.blockchain.chain import Blockchain
+from moderntensor.blockchain.crypto import sha256
 from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.blockchain.proofs import (
     MAX_PATH,
@@ -22,6 +23,7 @@ from moderntensor.blockchain.proofs import (
     prove_account,
 )
 from moderntensor.blockchain.state import Account
+from moderntensor.blockchain.state_load import load_state
 from moderntensor.blockchain.tables import ACCOUNTS, META, META_HEAD, TABLES
 from moderntensor.errors import DecodeError, StateMissingError, StorageError
 from moderntensor.storage import Store, open_store
@@ -107,6 +109,23 @@ def test_a_store_that_cannot_prove_says_why(store: Store) -> None:
         txn.delete(META, META_HEAD)
     with pytest.raises(StorageError, match="holds no chain"):
         prove_account(store, wrong)
+
+
+def test_a_state_that_came_later_is_proved_where_it_is() -> None:
+    records = b"".join(
+        address + Account(balance=CONFIG.alloc[address]).encode()
+        for address in sorted(RICH, key=sha256)
+    )
+    root = merkle.state_records(records)[0]
+    config = ChainConfig(chain_id=1, timestamp=1, state_root=root)
+    with open_store(None, TABLES) as store:
+        Blockchain(store, config)
+        with pytest.raises(StateMissingError, match="not here yet"):
+            prove_account(store, RICH[3])
+        load_state(store, config, [records])
+        proof = prove_account(store, RICH[3])
+    assert proof.account == Account(balance=CONFIG.alloc[RICH[3]])
+    assert proof.verify(root)
 
 
 # --- documents -----------------------------------------------------------------------------
