@@ -95,6 +95,9 @@ class NodeConfig:
     stall_timeout: float = 2.0  # Bitcoin Core BLOCK_STALLING_TIMEOUT_DEFAULT
     stall_timeout_max: float = 64.0  # Bitcoin Core BLOCK_STALLING_TIMEOUT_MAX
     sync_give_up: float = 120.0  # without any progress; two of the longest stalls
+    # A fresh node begins with a state that it fetches, instead of executing all history.
+    fast_sync: bool = False
+    backfill: bool = False  # then fetches the bodies of all blocks before it, in the background
     follow_interval: float = 5.0  # peers' claims are looked at so often; PONGs move them every 15 s
 
     # --- mempool ---------------------------------------------------------------------------
@@ -112,6 +115,9 @@ class NodeConfig:
 
     # --- storage ---------------------------------------------------------------------------
     map_size: int = 64 * 1024 * _MIB  # address space only; LMDB's file grows as it is filled
+    # Keep images of the last two states at multiples of the chain's snapshot_interval, 0.1 GB each
+    # for a million accounts, and serve them to nodes that begin with one.
+    snapshots: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -87,6 +87,15 @@ class Blockchain(ChainReader):
         """Whether the block of this hash is remembered as breaking a rule."""
         return block_hash in self._invalid
 
+    def trust(self, height: int, block_hash: bytes) -> None:
+        """From now on the chain must have this block, as if it were a checkpoint of `config`.
+        ConfigError, and nothing changes, where the chain or another checkpoint contradicts it."""
+        with self._lock:
+            config = self.config.trusting(height, block_hash)
+            open_chain(self.store, config)
+            self.config = config
+            self._note_candidate()
+
     def subscribe(self, callback: Callable[[HeadChanged], object]) -> Callable[[], None]:
         """Call `callback` after every commit that moves the head, on the writing thread, in
         order. Returns what ends it. An exception in it is logged: the commit stands."""
@@ -120,13 +129,13 @@ class Blockchain(ChainReader):
         known; otherwise nothing is kept and 0 returned. Raises as `check_headers`; signatures
         are verified as well unless the caller has done so (`verify_header_signatures`).
 
-        `trusted_to` is the height of a checkpoint: of headers up to there no signatures are
-        verified. They are provisional, and no bodies are applied to them, until the pending
-        headers have reached a checkpoint above them, or `confirm_headers`.
+        `trusted_to` is the height of a checkpoint, or of `assume_valid`: of headers up to there
+        no signatures are verified. They are provisional, and no bodies are applied to them, until
+        the pending headers have reached such a block above them, or `confirm_headers`.
         """
         if not len(batch):
             return 0
-        if trusted_to and trusted_to not in self.config.checkpoints:
+        if trusted_to and trusted_to not in self.config.covering_heights:
             raise ValueError(f"there is no checkpoint at height {trusted_to}")
         with self._lock:
             with self.store.read() as txn:

@@ -257,13 +257,23 @@ class ChainReader:
             first = first_height(txn)
             return pending_headers(txn, first or 0, 0 if first is None else count)
 
-    def pending_hashes(self, start: int, count: int) -> list[tuple[int, bytes, bytes]]:
-        """(height, hash, txs_root) of up to `count` pending headers from `start` on, none of them
-        provisional."""
+    def has_header(self, height: int, block_hash: bytes) -> bool:
+        """Whether the executed chain, or the pending headers, provisional or not, have this."""
+        with self.store.read() as txn:
+            found = find_header(txn, block_hash)
+            return found is not None and found.place != tables.SIDE and found.height == height
+
+    def pending_batch(self, start: int, count: int) -> HeaderBatch:
+        """Up to `count` pending headers from height `start` on, none of them provisional."""
         with self.store.read() as txn:
             span = checked_span(txn)
             count = 0 if span is None else min(count, span[1] + 1 - start)
-            batch = pending_headers(txn, start, count)
+            return pending_headers(txn, start, count)
+
+    def pending_hashes(self, start: int, count: int) -> list[tuple[int, bytes, bytes]]:
+        """(height, hash, txs_root) of up to `count` pending headers from `start` on, none of them
+        provisional."""
+        batch = self.pending_batch(start, count)
         return [(batch.height(i), batch.hash(i), batch.txs_root(i)) for i in range(len(batch))]
 
 

@@ -1,8 +1,8 @@
 """What a chain is: its constants, its validators, its first balances, and the genesis block.
 
 The genesis hash fixes all that the rules need: two nodes with the same genesis hash agree on
-which blocks are valid. Only checkpoints and `max_reorg_depth`, which say what this node is
-willing to undo, stand outside it.
+which blocks are valid. Only checkpoints, `assume_valid` and `max_reorg_depth`, which say what this
+node believes and is willing to undo, stand outside it.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ class ChainConfig:
     checkpoints: Mapping[int, bytes] = field(default_factory=dict)
     """Block hashes that heights must have. They cover what lies below them: while headers are
     synced up to one, no signatures of theirs are checked."""
+    assume_valid: tuple[int, bytes] | None = None
+    """Height and hash of a block: of a chain that has it, no signatures up to there are checked
+    either. Unlike a checkpoint it forbids nothing: on another chain all are checked."""
     max_reorg_depth: int = 128
     """How many blocks this node is willing to undo."""
 
@@ -76,6 +79,8 @@ class ChainConfig:
         put(self, "validators", _checked_validators(self.validators))
         put(self, "alloc", MappingProxyType(_checked_alloc(self.alloc)))
         put(self, "checkpoints", MappingProxyType(_checked_checkpoints(self.checkpoints)))
+        if self.assume_valid is not None:
+            put(self, "assume_valid", _checked_assumption(self.assume_valid))
         genesis = self.checkpoints.get(0)
         if genesis is not None and genesis != self.genesis_hash:
             raise ConfigError(
@@ -141,6 +146,12 @@ class ChainConfig:
             self.timestamp, self.block_time, self.gas_limit, self.validators, self.checkpoints
         )
 
+    @cached_property
+    def covering_heights(self) -> frozenset[int]:
+        """Of the checkpoints and of `assume_valid`: their hashes may cover signatures below."""
+        assumed = () if self.assume_valid is None else self.assume_valid[:1]
+        return frozenset((*self.checkpoints, *assumed))
+
     def slot_of(self, timestamp: int) -> int:
         """The slot that a Unix time falls into; negative before the genesis."""
         return (timestamp - self.timestamp) // self.block_time
@@ -178,6 +189,9 @@ class ChainConfig:
             document["checkpoints"] = {
                 str(height): digest.hex() for height, digest in sorted(self.checkpoints.items())
             }
+        if self.assume_valid is not None:
+            height, digest = self.assume_valid
+            document["assume_valid"] = {"height": height, "hash": digest.hex()}
         if self.max_reorg_depth != type(self).max_reorg_depth:
             document["max_reorg_depth"] = self.max_reorg_depth
         return json.dumps(document, indent=2) + "\n"
@@ -216,6 +230,8 @@ class ChainConfig:
                 )
                 for height, digest in _need(document, "checkpoints", dict).items()
             }
+        if "assume_valid" in document:
+            document["assume_valid"] = _assumption_from_json(_need(document, "assume_valid", dict))
         return cls(**document)
 
     @classmethod
@@ -301,6 +317,16 @@ def _checked_checkpoints(checkpoints: Mapping[int, bytes]) -> dict[int, bytes]:
     return dict(checkpoints)
 
 
+def _checked_assumption(block: object) -> tuple[int, bytes]:
+    if not isinstance(block, tuple) or len(block) != 2:
+        raise ConfigError("assume_valid: needs a height and a hash")
+    height, digest = block
+    return (
+        _need_int("assume_valid.height", height, 1, _U64),
+        _need_bytes("assume_valid.hash", digest, 32),
+    )
+
+
 # --- reading JSON --------------------------------------------------------------------------
 
 
@@ -335,6 +361,15 @@ def _from_decimal(name: str, value: object) -> int:
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 39:
         return int(value)
     raise ConfigError(f"{name}: {value!r} is not an integer")
+
+
+def _assumption_from_json(block: dict[str, Any]) -> tuple[int, bytes]:
+    if set(block) != {"height", "hash"}:
+        raise ConfigError("assume_valid: must have a height and a hash, and nothing else")
+    return (
+        _from_decimal("assume_valid.height", block["height"]),
+        _from_hex("assume_valid.hash", block["hash"], 32),
+    )
 
 
 def _alloc_from_json(alloc: dict[str, Any]) -> dict[bytes, int]:

@@ -1,10 +1,10 @@
 """Headers taken in without a look at their signatures, since a checkpoint above will cover them.
 
-A hash fixes every byte of every header below it, so that headers up to a checkpoint need no
-signature checks once the candidate has reached it. Until then they are provisional: they lie at
-the end of the pending headers, from the height on that `META_PROVISIONAL` names, and nothing is
-made of them. That height is written in the same commit as they are, so that a crash leaves none
-that counts as checked.
+A hash fixes every byte of every header below it, so that headers up to a checkpoint, or to the
+block of `assume_valid`, need no signature checks once the candidate has reached it. Until then they
+are provisional: they lie at the end of the pending headers, from the height on that
+`META_PROVISIONAL` names, and nothing is made of them. That height is written in the same commit as
+they are, so that a crash leaves none that counts as checked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from ..storage import ReadTransaction, WriteTransaction
 from . import tables
 from .genesis import ChainConfig
-from .lookup import KnownHeader, pending_span
+from .lookup import KnownHeader, one, pending_span
 
 
 def first_height(txn: ReadTransaction) -> int | None:
@@ -46,11 +46,22 @@ def extended(
         if start > trusted_to:
             return
         first = start
-    covered = max((at for at in config.checkpoints if first <= at <= tip), default=None)
+    covered = max((at for at in _covering(txn, config) if first <= at <= tip), default=None)
     if covered is not None:
         whole = covered >= start and covered >= trusted_to  # what lies above has been checked
         first = tip + 1 if whole else covered + 1
     _note(txn, first, tip)
+
+
+def _covering(txn: ReadTransaction, config: ChainConfig) -> list[int]:
+    """The heights whose hash, which the candidate has, covers what lies below."""
+    found = list(config.checkpoints)  # which every header obeys
+    if config.assume_valid is not None:
+        height, block_hash = config.assume_valid
+        raw = txn.get(tables.PENDING, tables.height_key(height))
+        if raw is not None and one(raw).hash(0) == block_hash:
+            found.append(height)
+    return found
 
 
 def confirmed(txn: WriteTransaction, height: int) -> None:

@@ -68,6 +68,10 @@ class Heartbeat:
         self._patience = self._config.ping_timeout
         return True
 
+    def refresh(self) -> None:
+        """Ping it with the next tick: what it says of itself may have changed."""
+        self._next = min(self._next, self._runtime.loop_time())
+
     def hurry(self) -> None:
         """It may be dead: ping it with the next tick, and wait for its PONG less than usual."""
         self._patience = min(self._patience, PROBE_TIMEOUT)

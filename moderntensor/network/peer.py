@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from ..config import NodeConfig
@@ -99,11 +100,14 @@ class Peer:
         self.max_inflight: int = hello.max_inflight
         self.max_per_type: int = hello.max_per_type
         self.snapshots: tuple[tuple[int, bytes], ...] = ()
+        self.on_told: Callable[[], None] | None = None  # a PONG has come
         # Loop times of its last news that was new and valid.
         self.last_block_at: float | None = None
         self.last_transaction_at: float | None = None
-        self.known_transactions = KnownSet(KNOWN_TRANSACTIONS)
-        self.known_blocks = KnownSet(KNOWN_BLOCKS)
+        self.known_transactions, self.known_blocks = (
+            KnownSet(KNOWN_TRANSACTIONS),
+            KnownSet(KNOWN_BLOCKS),
+        )
         self.wanted_from = 0  # announced transactions that it is being asked for
         # Why it went: a DisconnectCode where one was said, and by whom.
         self.drop_code: int | None = None
@@ -333,6 +337,8 @@ class Peer:
         if self._heartbeat.answered(pong):
             self.best_height, self.best_hash = pong.best_height, pong.best_hash
             self.earliest_height, self.snapshots = pong.earliest_height, pong.snapshots
+            if self.on_told is not None:
+                self.on_told()
 
     def on_goodbye(self, message: DisconnectMessage) -> None:
         """DISCONNECT has come."""
@@ -369,6 +375,11 @@ class Peer:
     def probe(self) -> None:
         """It may be dead: ping it now, and do not wait for its PONG as long as usual."""
         self._heartbeat.hurry()
+        self.tick(self._runtime.loop_time())
+
+    def refresh(self) -> None:
+        """Ask it now for its head and its snapshots. Not often: it answers so many PINGs only."""
+        self._heartbeat.refresh()
         self.tick(self._runtime.loop_time())
 
     def settle(self) -> None:

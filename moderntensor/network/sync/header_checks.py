@@ -40,6 +40,18 @@ def bad_signature(height: int) -> Misbehaviour:
     return Misbehaviour(Offence.BAD_SIGNATURE, f"header {height}: bad signature")
 
 
+def covered_to(chain: Blockchain, end: int) -> int:
+    """The height of the last checkpoint that headers up to height `end` should reach, or of
+    `assume_valid` unless the candidate has another block there; 0 for none."""
+    config = chain.config
+    heights = sorted(at for at in config.covering_heights if at <= end)
+    if heights and heights[-1] not in config.checkpoints and config.assume_valid is not None:
+        height = heights[-1]
+        if chain.header_head.height >= height and not chain.has_header(*config.assume_valid):
+            heights.pop()
+    return heights[-1] if heights else 0
+
+
 class HeaderChecker:
     """What every batch goes through before it is stored: rules, then signatures in threads."""
 

@@ -8,13 +8,14 @@ its chain; a good range that does not begin where the skeleton says convicts the
 
 Where the leader claims to have a checkpoint, signatures up to there are not checked: the
 checkpoint's hash covers them. Until the candidate has reached it they are provisional, and the
-body stage does not see them. If the leader's chain ends before, they are checked after all.
+body stage does not see them. If the leader's chain ends before, they are checked after all. The
+block of `assume_valid` is as good as a checkpoint for that, and pins nothing: where the candidate
+turns out to have another one, signatures are checked as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from typing import Final, cast
 
 from ...backend import headers as engine
@@ -24,7 +25,7 @@ from ..budget import Kind as Held
 from ..messages import GetHeadersMessage, HeadersMessage, Status
 from ..offences import Offence
 from .context import SyncContext
-from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse, bad_signature
+from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse, bad_signature, covered_to
 from .settle import settled
 from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
 from .sources import SourcePool
@@ -120,8 +121,7 @@ class HeaderStage:
         self._limit = limit
         self._per_request = context.config.headers_per_request
         self._per_trusted = context.config.trusted_headers_per_request
-        self._checkpoints = sorted(context.chain.config.checkpoints)
-        self._trusted_to = 0  # the checkpoint that covers what comes from the leader, its height
+        self._trusted_to = 0  # the block that covers what comes from the leader, its height
         self._checker = HeaderChecker(context.chain, context.runtime)
         self.grown = asyncio.Event()
         self.complete = False
@@ -142,7 +142,7 @@ class HeaderStage:
                 self._meter.waiting = None
                 continue
             self._meter.target_height = max(self._meter.current_height, self._end_of(target))
-            self._trusted_to = self._covered_by(target)
+            self._trusted_to = covered_to(self._chain, self._end_of(target))
             provisional = self._chain.provisional_height()
             if provisional is not None and provisional > self._trusted_to:
                 # This chain does not lead to what would cover them.
@@ -160,12 +160,6 @@ class HeaderStage:
     def vouchers(self, height: int) -> list[Source]:
         """Who supplied headers up to `height` or above."""
         return [source for source, highest in self._suppliers.items() if highest >= height]
-
-    def _covered_by(self, target: Claim) -> int:
-        """The height of the last checkpoint that following a claim should reach; 0 for none."""
-        end = self._end_of(target)
-        passed = bisect_right(self._checkpoints, end)
-        return self._checkpoints[passed - 1] if passed else 0
 
     def _end_of(self, target: Claim) -> int:
         """How far to follow a claim. Each block has a slot of its own, so that no chain can be

@@ -18,7 +18,10 @@ from ...config import NodeConfig
 from ...errors import SyncError
 from ..p2p import P2PNode
 from ..peer import Peer
+from .backfill import Backfill
 from .context import SyncContext
+from .drive import Driver, first_peer
+from .fast import FastSync, discard_stale
 from .follow import Follower
 from .pipeline import Pipeline
 from .settle import settled
@@ -40,9 +43,9 @@ class SyncManager:
     ``async with``) new blocks are followed as they are announced; `sync()` brings a node that is
     behind to the head and says when it is there.
 
-    `on_block_synced(block)` is called for every block that was synced or followed, in order, and
-    `on_sync_complete()` after every `sync()`; both may be plain functions or coroutine functions.
-    An exception in them is logged and otherwise ignored.
+    `on_block_synced(block)` is called for every block that was executed, in order, and
+    `on_sync_complete()` after every `sync()` and `fast_sync()`; both may be plain functions or
+    coroutine functions. An exception in them is logged and otherwise ignored.
     """
 
     def __init__(
@@ -63,13 +66,13 @@ class SyncManager:
         )
         self._writing = asyncio.Lock()  # one of sync and following changes the chain at a time
         self._follower = Follower(self, self._writing)
+        self._backfill = Backfill(self.context, self._writing)
         self._started = False
         self._run: asyncio.Task[SyncResult] | None = None
         self._headers_only = False  # what runs leaves the bodies for later
         self._joined = 0
         self._calling: set[asyncio.Task[object] | None] = set()  # which are in a callback now
         self._ending: asyncio.Task[None] | None = None
-        self._goal = 0  # the best head heard of during this sync
 
     # --- life -----------------------------------------------------------------------------
 
@@ -79,8 +82,13 @@ class SyncManager:
         return self._meter.status(len(self._pool))
 
     @property
+    def backfilling(self) -> bool:
+        """Whether bodies of blocks below a fetched state are being fetched."""
+        return self._backfill.running
+
+    @property
     def syncing(self) -> bool:
-        """Whether a `sync()` is running."""
+        """Whether a sync of any kind is running."""
         return self._run is not None
 
     async def start(self) -> None:
@@ -91,6 +99,8 @@ class SyncManager:
         self._pool.attach()
         self._meter.phase = SyncPhase.FOLLOWING
         self._follower.start()
+        if self.config.backfill:
+            self._backfill.start()
 
     async def stop(self) -> None:
         """End a running sync and the following; nothing is left running. Idempotent.
@@ -112,6 +122,7 @@ class SyncManager:
             await asyncio.wait([run])
         if self._started:
             self._started = False
+            await self._backfill.stop()
             await self._follower.stop()
             self._pool.detach()
             self._meter.phase = SyncPhase.IDLE
@@ -139,9 +150,14 @@ class SyncManager:
     # --- syncing --------------------------------------------------------------------------
 
     async def sync(
-        self, target_height: int | None = None, *, wait_for_peers: float | None = None
+        self,
+        target_height: int | None = None,
+        *,
+        wait_for_peers: float | None = None,
+        trusted_head: tuple[int, bytes] | None = None,
     ) -> SyncResult:
-        """Bring the chain to the best head that peers have, or to `target_height`.
+        """Bring the chain to the best head that peers have, or to `target_height`, executing all
+        blocks.
 
         Without a target it returns when no peer claims more than we have executed, and following
         goes on. With one it stops there, and so does following until the next `sync()` without.
@@ -149,18 +165,65 @@ class SyncManager:
         node has bootstrap nodes, as long as dialling them may take. When a sync is running
         already, this joins it and returns its result; one of headers only is waited for.
 
+        `trusted_head` is the height and hash of a block that the caller knows to be good: from
+        now on no other chain is followed, and signatures of headers up to there are not checked.
+
         Raises SyncError where there are no peers, where nothing moved for
         `NodeConfig.sync_give_up` seconds, and in a callback of this manager, which a sync would
-        have to wait for; StorageError from the store.
+        have to wait for; StorageError from the store; ConfigError where the chain contradicts
+        `trusted_head`.
         """
-        if target_height is not None and target_height < 0:
-            raise ValueError(f"target_height: {target_height} is below 0")
+        _refuse_below_zero("target_height", target_height)
+        await self._trust(trusted_head)
+        return await self._join_after_headers(
+            lambda: self._synchronise(target_height, wait_for_peers)
+        )
+
+    async def fast_sync(
+        self,
+        snapshot_height: int | None = None,
+        *,
+        wait_for_peers: float | None = None,
+        trusted_head: tuple[int, bytes] | None = None,
+        backfill: bool | None = None,
+    ) -> SyncResult:
+        """Bring the chain to the best head that peers have without executing its history: the
+        state of a recent block, the pivot, is fetched and proved, and only what follows executed.
+
+        All headers are fetched and checked first. The pivot is the newest snapshot that peers
+        announce which 64 blocks follow, and blocks of more than two thirds of the validators; or
+        it is at `snapshot_height`. Each account is proved by the pivot's header when it arrives.
+        If the snapshot vanishes, a newer one is taken and only what differs is fetched. Where no
+        peer has one, or it would save too little, blocks are executed instead, and the log says
+        so. Whatever ends it, the next call goes on with what is in the store.
+
+        Bodies of blocks up to the pivot are missing then (`chain.earliest_height`); with
+        `backfill` (None: `NodeConfig.backfill`) they are fetched in the background for as long
+        as the manager is started.
+
+        Waits for peers, joins what is running, and takes `trusted_head` as `sync` does. Raises as
+        `sync`, and SyncError where `snapshot_height` cannot be, and why.
+        """
+        _refuse_below_zero("snapshot_height", snapshot_height)
+        await self._trust(trusted_head)
+        result = await self._join_after_headers(
+            lambda: self._synchronise_fast(snapshot_height, wait_for_peers)
+        )
+        if self._started and (self.config.backfill if backfill is None else backfill):
+            self._backfill.start()
+        return result
+
+    async def _trust(self, trusted_head: tuple[int, bytes] | None) -> None:
         self._refuse_callbacks()
+        if trusted_head is not None:
+            await settled(self._runtime.run_writer(self.chain.trust, *trusted_head))
+
+    async def _join_after_headers(
+        self, begin: Callable[[], Coroutine[Any, Any, SyncResult]]
+    ) -> SyncResult:
         while self._run is not None and self._headers_only:
             await asyncio.wait([self._run])
-        return await self._join(
-            lambda: self._synchronise(target_height, wait_for_peers), headers_only=False
-        )
+        return await self._join(begin, headers_only=False)
 
     async def _join(
         self, begin: Callable[[], Coroutine[Any, Any, SyncResult]], *, headers_only: bool
@@ -194,8 +257,7 @@ class SyncManager:
         bodies, which the next `sync()` gets; until then nothing is followed. When a sync is
         running already, this joins it. Raises as `sync`.
         """
-        if target_height is not None and target_height < 0:
-            raise ValueError(f"target_height: {target_height} is below 0")
+        _refuse_below_zero("target_height", target_height)
         return await self._join(
             lambda: self._synchronise_headers(target_height, wait_for_peers), headers_only=True
         )
@@ -213,11 +275,37 @@ class SyncManager:
         async with self._sources(wait_for_peers):
             async with self._writing:
                 self._follower.limit = limit
-                await self._drive(limit)
+                await self._driver().blocks(limit)
+                await discard_stale(self.context)
             self._pool.part_from_silent()
             result = self._result()
             await self._call(self.on_sync_complete)
             return result
+
+    async def _synchronise_fast(
+        self, snapshot_height: int | None, wait_for_peers: float | None
+    ) -> SyncResult:
+        backfilling = self._backfill.running
+        await self._backfill.stop()  # from where on bodies are missing is about to change
+        try:
+            async with self._sources(wait_for_peers):
+                async with self._writing:
+                    self._follower.limit = None
+                    driver = self._driver()
+                    await FastSync(self.context, driver, snapshot_height).run()
+                    await driver.blocks(None)
+                    await discard_stale(self.context)
+                self._pool.part_from_silent()
+                result = self._result()
+                await self._call(self.on_sync_complete)
+                return result
+        finally:
+            if backfilling and self._started:
+                self._backfill.start()
+
+    def _driver(self) -> Driver:
+        self._meter.reset(self.chain.head.height)
+        return Driver(self.context, self.applied)
 
     async def _synchronise_headers(
         self, limit: int | None, wait_for_peers: float | None
@@ -225,7 +313,7 @@ class SyncManager:
         async with self._sources(wait_for_peers):
             async with self._writing:
                 self._follower.limit = self.chain.head.height
-                await self._drive_headers(limit)
+                await self._driver().headers(limit)
             self._pool.part_from_silent()
             return self._result()
 
@@ -241,7 +329,7 @@ class SyncManager:
             self._pool.attach()
         try:
             self._meter.reset(self.chain.head.height)
-            await self._first_peer(wait_for_peers)
+            await first_peer(self.context, self._patience(wait_for_peers))
             self._follower.interrupt()
             yield
         finally:
@@ -250,76 +338,11 @@ class SyncManager:
             if alone:
                 self._pool.detach()
 
-    async def _first_peer(self, seconds: float | None) -> None:
-        if len(self._pool):
-            return
+    def _patience(self, seconds: float | None) -> float:
+        """How long to wait for the first peer."""
         if seconds is None and self.node.bootstrap_nodes:
-            seconds = self.config.connect_timeout + self.config.handshake_timeout
-        if not seconds:
-            raise SyncError("no peers are connected")
-        self._meter.phase = SyncPhase.WAITING
-        self._meter.waiting = "no peers are connected"
-        if not await self._pool.changed(lambda: len(self._pool) > 0, seconds):
-            raise SyncError(f"no peer connected within {seconds:g} s")
-        self._meter.waiting = None
-
-    async def _drive(self, limit: int | None) -> None:
-        """Run pipelines until there is nothing more to get."""
-        self._meter.reset(self.chain.head.height)
-        self._goal = 0
-        while not self._reached(limit):
-            if self._something_to_do():
-                self._meter.phase = SyncPhase.HEADERS
-                await self.run_pipeline(limit)
-            else:
-                await self._wait_for_more(self._something_to_do, self.chain.head.height, limit)
-
-    async def _drive_headers(self, limit: int | None) -> None:
-        """As `_drive`, the headers alone."""
-        chain = self.chain
-
-        def more() -> bool:
-            return self._pool.highest_claim() > chain.header_head.height
-
-        def reached() -> bool:
-            height, claim = chain.header_head.height, self._pool.highest_claim()
-            self._goal = max(self._goal, claim)
-            if limit is not None:
-                return height >= limit
-            return height >= claim if len(self._pool) else height >= self._goal
-
-        self._meter.reset(chain.head.height)
-        self._goal = 0
-        while not reached() or chain.provisional_height() is not None:
-            if more() or chain.provisional_height() is not None:
-                self._meter.phase = SyncPhase.HEADERS
-                await Pipeline(self.context, limit, None).run()
-            else:
-                await self._wait_for_more(more, chain.header_head.height, limit)
-
-    async def _wait_for_more(self, ready: Callable[[], bool], at: int, limit: int | None) -> None:
-        """Until some peer has more; SyncError if none has for too long."""
-        self._meter.phase = SyncPhase.WAITING
-        self._meter.waiting = "no peer has more blocks" if len(self._pool) else "all peers are gone"
-        left = self._meter.progressed + self.config.sync_give_up - self._runtime.loop_time()
-        if left <= 0 or not await self._pool.changed(ready, left):
-            raise SyncError(f"{self._meter.waiting}, at block {at} of {limit or self._goal}")
-        self._meter.waiting = None
-
-    def _something_to_do(self) -> bool:
-        head = self.chain.head.height
-        return self.chain.header_head.height > head or self._pool.highest_claim() > head
-
-    def _reached(self, limit: int | None) -> bool:
-        head = self.chain.head.height
-        self._goal = max(self._goal, self._pool.highest_claim())
-        if limit is not None:
-            self._meter.target_height = limit
-            return head >= limit
-        if self._something_to_do():
-            return False
-        # Whoever is there has no more. With nobody there, what was heard of is still missing.
-        return len(self._pool) > 0 or head >= self._goal
+            return self.config.connect_timeout + self.config.handshake_timeout
+        return seconds or 0.0
 
     async def run_pipeline(self, limit: int | None) -> None:
         """One pipeline; the caller holds the right to write."""
@@ -368,6 +391,11 @@ class SyncManager:
             log.exception("a callback of the sync failed")
         finally:
             self._calling.discard(task)
+
+
+def _refuse_below_zero(name: str, height: int | None) -> None:
+    if height is not None and height < 0:
+        raise ValueError(f"{name}: {height} is below 0")
 
 
 async def _joined(task: asyncio.Task[None]) -> None:

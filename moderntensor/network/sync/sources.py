@@ -92,11 +92,14 @@ class SourcePool:
         """Forget everyone."""
         self._node.on_peer_connected.remove(self._connected)
         self._node.on_peer_disconnected.remove(self._disconnected)
+        for peer in self._sources:
+            peer.on_told = None
         self._sources.clear()
 
     def _connected(self, peer: Peer) -> None:
         if peer not in self._sources:
             self._sources[peer] = Source(peer)
+            peer.on_told = self.notify
             self.notify()
 
     def _disconnected(self, peer: Peer) -> None:

@@ -171,7 +171,7 @@ class Meter:
         self._header_rate, self._block_rate = Rate(now), Rate(now)
         self._transaction_rate, self._account_rate = Rate(now), Rate(now)
         self.pivot_height: int | None = None
-        self.accounts_done = 0
+        self.accounts_done = self.accounts_gained = 0
         self.accounts_total: int | None = None
         self._adopted = False
         self._state_began: float | None = None
@@ -193,10 +193,11 @@ class Meter:
         self.header_ended = self.progressed
         self._header_rate.add(count, self.progressed)
 
-    def state_begins(self, pivot_height: int) -> None:
-        """The state of this block is fetched from now on, instead of another if there was one."""
+    def state_begins(self, pivot_height: int, done: int, total: int | None) -> None:
+        """The state of this block is fetched from now on, instead of another if there was one;
+        so much of it is here already."""
         self.touch()
-        self.pivot_height = pivot_height
+        self.pivot_height, self.accounts_done, self.accounts_total = pivot_height, done, total
         if self._state_began is None:
             self._state_began = self.progressed
             self._account_rate = Rate(self.progressed)
@@ -204,7 +205,10 @@ class Meter:
     def state_progress(self, done: int, total: int | None) -> None:
         """So many accounts of the state are here, of so many that it has, if that is known."""
         self.touch()
-        self._account_rate.add(max(0, done - self.accounts_done), self.progressed)
+        if self.accounts_total is not None:  # else they were here, unknown to us
+            gained = max(0, done - self.accounts_done)
+            self.accounts_gained += gained
+            self._account_rate.add(gained, self.progressed)
         self.accounts_done, self.accounts_total = done, total
 
     def state_adopted(self, height: int, accounts: int) -> None:
