@@ -19,6 +19,7 @@ _RECORD: Final = 108  # address ‖ account
 _ADDRESS: Final = 20
 _ZERO: Final = bytes(32)
 _BITS: Final = 256
+_DISORDER: Final = "records: keys must ascend strictly"
 
 Rows = list[tuple[bytes, bytes]]
 Put = Callable[[Rows, Rows], None]
@@ -34,9 +35,9 @@ def build_state(chunks: Iterable[bytes], put: Put) -> tuple[bytes, int]:
     """
     records = _Records(chunks)
     root, count, nodes = _build(records, put, 0, _ZERO)
-    put([], nodes)
+    put([], sorted(nodes))
     if not records.at_end:
-        raise DecodeError("records: keys must ascend strictly")
+        raise DecodeError(_DISORDER)
     return root, count
 
 
@@ -47,6 +48,8 @@ def _build(records: _Records, put: Put, depth: int, prefix: bytes) -> tuple[byte
         root, count, nodes, rows = merkle.state_records(part, depth, prefix)
         put(rows, nodes)
         return root, count, []
+    if depth == _BITS:  # they are all from below
+        raise DecodeError(_DISORDER)
     middle = int.from_bytes(prefix, "big") | 1 << _BITS - 1 - depth
     left, left_count, nodes = _build(records, put, depth + 1, prefix)
     right, right_count, others = _build(records, put, depth + 1, middle.to_bytes(32, "big"))
