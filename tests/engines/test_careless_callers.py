@@ -124,8 +124,24 @@ def test_a_depth_that_lies(engine: Any) -> None:
             merkle.state_subtree(b"", Liar(depth))
         with pytest.raises(DecodeError, match=rf"^depth: {depth}, must be 0 to 256$"):
             merkle.state_nodes(bytes(240), Liar(depth))
-    with pytest.raises(DecodeError, match=r"^threshold: 0, must be 1 to"):
-        merkle.state_nodes(b"", 0, ZERO, Liar(0))
+        with pytest.raises(DecodeError, match=rf"^depth: {depth}, must be 0 to 256$"):
+            merkle.state_records(bytes(216), Liar(depth))
+    for call in (merkle.state_nodes, merkle.state_records):
+        with pytest.raises(DecodeError, match=r"^threshold: 0, must be 1 to"):
+            call(b"", 0, ZERO, Liar(0))
+
+
+class Undecided:
+    """Is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise OSError("ask again")
+
+
+def test_rows_that_are_neither_wanted_nor_not(engine: Any) -> None:
+    record = bytes(20) + bytes(7) + b"\1" + bytes(80)
+    with pytest.raises(OSError, match="ask again"):
+        engine.merkle.state_records(record, rows=Undecided())
 
 
 def test_positions_that_lie(engine: Any) -> None:
