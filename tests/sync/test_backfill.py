@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from helpers.command import PATIENCE
 from helpers.pruned import bodies_and_indices, pruned
 from helpers.sync_nodes import (
     CONFIG,
@@ -27,7 +27,7 @@ from helpers.sync_nodes import (
 from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.prepared import PreparedBody
 from moderntensor.blockchain.state import StateDB
-from moderntensor.blockchain.tables import TABLES
+from moderntensor.blockchain.tables import BODIES, META, META_EARLIEST, TABLES, height_key
 from moderntensor.blockchain.validation import BlockValidator
 from moderntensor.errors import InvalidBlockError
 from moderntensor.network.budget import Kind as Held
@@ -243,6 +243,25 @@ async def test_a_stop_half_way_leaves_nothing_but_what_is_stored(
         assert bodies_and_indices(sync.chain) == bodies_and_indices(source)
 
 
+async def test_a_newer_state_moves_where_it_begins(
+    source: Blockchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backfill_module, "COMMIT_TRANSACTIONS", 5)
+    async with serving(source) as server, behind(source) as sync:
+        await connect(sync, server)
+        writing = asyncio.Lock()
+        backfill = Backfill(sync.context, writing)
+        backfill.start()
+        await until(lambda: sync.chain.earliest_height < 250)
+        async with writing:  # as a fast sync does when it adopts a state
+            with sync.chain.store.write() as txn:
+                txn.put(META, META_EARLIEST, height_key(370))
+                txn.delete_range(BODIES, height_key(EARLIEST), height_key(370))
+            sync.chain.earliest_height = 370
+        await backfill.wait()
+        assert bodies_and_indices(sync.chain) == bodies_and_indices(source)
+
+
 async def test_a_block_that_its_validators_should_not_have_signed_ends_it(
     source: Blockchain, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -307,15 +326,21 @@ async def test_whoever_is_killed_goes_on_where_he_was(source: Blockchain, tmp_pa
                 stdout=subprocess.PIPE,
             )  # fmt: skip
             assert child.stdout is not None
-            async for line in child.stdout:
-                word, height = line.split()
-                if word == b"from":
-                    assert int(height) <= at  # nothing that was stored is lost
-                at = int(height)
-                if at < kill_below:
-                    os.kill(child.pid, signal.SIGKILL)
-                    break
-            assert await child.wait() == (0 if kill_below < 0 else -signal.SIGKILL)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    async for line in child.stdout:
+                        word, height = line.split()
+                        if word == b"from":
+                            assert int(height) <= at  # nothing that was stored is lost
+                        at = int(height)
+                        if at < kill_below:
+                            break
+                    if kill_below < 0:
+                        assert await child.wait() == 0
+            finally:
+                if child.returncode is None:
+                    child.kill()
+                    await child.wait()
     assert at == 0
     wanted = [one for request in asked for one in request.hashes]
     # Fetched again is what was on its way or waited to be stored: at most the jobs of a window.

@@ -13,7 +13,7 @@ from ..budget import Kind as Held
 from .blocks import BodiesJob, Pending, runs_of, slices
 from .context import SyncContext
 from .settle import leaves, settled
-from .source import Kind
+from .source import Kind, Source
 from .window import Unobtainable, Window
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,10 @@ COMMIT_TRANSACTIONS: Final = 500
 # Seconds of rest for each second of work, so that others have the larger part of a core.
 REST_SHARE: Final = 1.0
 RETRY_SECONDS: Final = 60.0  # until peers that did not have the bodies are asked again
+
+
+class _Overtaken(Exception):  # noqa: N818  (an outcome, no error)
+    """Another state was adopted: what is missing begins elsewhere now."""
 
 
 class Backfill:
@@ -84,20 +88,25 @@ class Backfill:
     async def _run(self) -> None:
         log.info("fetching the bodies of the blocks below %d", self._chain.earliest_height)
         with self._budget.watching(Held.OLD_BODIES, self._held_bytes):
-            while (missing := await self._fetch()) is not None:
-                await self._wait_for_others(missing)
+            while self._chain.earliest_height > 0:
+                try:
+                    missing = await self._fetch()
+                except _Overtaken:
+                    continue  # from there on
+                if missing is not None:
+                    await self._wait_for_others(*missing)
         log.info("the bodies of all blocks are here, down to the genesis")
 
     def _held_bytes(self) -> int:
         return self._storing_bytes + (self._window.held_bytes if self._window is not None else 0)
 
-    async def _fetch(self) -> int | None:
+    async def _fetch(self) -> tuple[int, set[Source]] | None:
         """Fetch and store all that can be had, down from the newest; returns the height of the
-        first block whose body nobody has, if there is such."""
+        first block whose body nobody has, if there is such, and who said so."""
         window = self._window = Window[BodiesJob](
             self._pool, self._runtime, Kind.BODIES, JOBS, self._budget.caps[Held.OLD_BODIES]
         )
-        missing: int | None = None
+        missing: tuple[int, set[Source]] | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(self._feed(window))
@@ -108,7 +117,7 @@ class Backfill:
                     for outcome in leaves(caught):
                         if isinstance(outcome, Unobtainable) and isinstance(outcome.job, BodiesJob):
                             # What came before it is still stored.
-                            missing = outcome.job.missing_height
+                            missing = outcome.job.missing_height, outcome.job.refused
                             outcome.job.cut_short()
                     feeding.cancel()
                     window.close()
@@ -156,6 +165,8 @@ class Backfill:
         """Store the bodies of the blocks from height `top` down."""
         for part in slices(bodies, COMMIT_TRANSACTIONS):
             async with self._writing:
+                if top + 1 != self._chain.earliest_height:
+                    raise _Overtaken
                 began = self._runtime.loop_time()
                 first = top - len(part) + 1
                 await settled(
@@ -167,9 +178,9 @@ class Backfill:
 
     # --- where nobody has what is missing ---------------------------------------------------
 
-    async def _wait_for_others(self, height: int) -> None:
+    async def _wait_for_others(self, height: int, refused: set[Source]) -> None:
         """Until a peer comes that may have what is missing, or one may have got it meanwhile."""
-        asked = {source for source in self._pool if source.peer.earliest_height <= height}
+        asked = {source for source in refused if source.peer.earliest_height <= height}
 
         def another() -> bool:
             return any(
