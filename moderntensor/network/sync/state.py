@@ -86,9 +86,10 @@ class StateStage:
         )
         self._window = window
         async with asyncio.TaskGroup() as group:
-            group.create_task(window.run())
-            group.create_task(self._feed(wanted, window))
-            group.create_task(self._store(window))
+            stages = window.run(), self._feed(wanted, window), self._store(window)
+            # Waited for in here: where a group's end is waited for, what one task raises leaves
+            # its parent looking as if it had been cancelled (before Python 3.13).
+            await asyncio.wait([group.create_task(stage) for stage in stages])
 
     # --- what to fetch --------------------------------------------------------------------
 

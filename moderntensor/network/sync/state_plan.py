@@ -21,6 +21,8 @@ WHOLE: Final = 64
 CHUNK_ACCOUNTS: Final = 4096
 CHUNK_LEAST: Final = 256  # for peers that are very slow: still more than a round trip is worth
 
+SHARE_LEAST: Final = 64  # nodes of one request: fewer are not worth another peer's round trip
+
 _Node = tuple[bytes, int, bytes, int]
 
 
@@ -56,7 +58,7 @@ def merged(holes: Sequence[Hole], chunk: int) -> list[Hole]:
 
 def shares(holes: Sequence[Hole], workers: int, most: int) -> list[Sequence[Hole]]:
     """The holes in runs of up to `most`, so that every one of `workers` requests gets some."""
-    size = max(1, min(most, -(-len(holes) // max(1, workers))))
+    size = min(most, max(SHARE_LEAST, -(-len(holes) // max(1, workers))))
     return [holes[i : i + size] for i in range(0, len(holes), size)]
 
 
