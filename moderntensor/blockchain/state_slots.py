@@ -12,8 +12,6 @@ from typing import Final, NamedTuple
 from ..storage import ReadTransaction, Store, WriteTransaction
 from . import tables
 
-CLEARED_AT_ONCE: Final = 16_384  # rows that one commit removes: a few MiB of pages
-
 
 class StateSlot(NamedTuple):
     """The tables of a state."""
@@ -48,23 +46,21 @@ def switch(txn: WriteTransaction) -> None:
 def clear_unused(store: Store) -> None:
     """Empty the slot that is not active, unless a state is being staged there.
 
-    In commits of bounded size: whoever is killed meanwhile goes on where it was.
+    A table in a commit: whoever is killed meanwhile goes on where it was.
     """
-    while _clear_some(store):
+    while _clear_one(store):
         pass
 
 
-def _clear_some(store: Store) -> bool:
-    """Remove up to `CLEARED_AT_ONCE` rows; whether there are more."""
+def _clear_one(store: Store) -> bool:
+    """Empty a table that is to be empty; whether there was one."""
     with store.read() as read:
         if _doomed(read) is None:
             return False
     with store.write() as txn:
         table = _doomed(txn)
-        if table is None:
-            return False
-        keys = txn.range(table, limit=CLEARED_AT_ONCE)
-        txn.delete_range(table, stop=keys[-1][0] + b"\0")
+        if table is not None:
+            txn.delete_range(table)
     return True
 
 

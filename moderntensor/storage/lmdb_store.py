@@ -393,6 +393,8 @@ class _LmdbWrite(_LmdbRead, WriteTransaction):
         deleted = 0
         if stop is not None and start >= stop:
             return 0
+        if not start and stop is None:
+            return self._empty(table)
         try:
             with self._cursor(table) as cursor:
                 here = cursor.set_range(start) if start else cursor.first()
@@ -403,3 +405,13 @@ class _LmdbWrite(_LmdbRead, WriteTransaction):
         except lmdb.Error as error:
             raise self._store._failure(error) from error
         return deleted
+
+    def _empty(self, table: str) -> int:
+        """Remove all keys: by their pages, of which the lowest are not even looked at."""
+        count = self.count(table)
+        if count and self._txn is not None:
+            try:
+                self._txn.drop(self._table(table), delete=False)
+            except lmdb.Error as error:
+                raise self._store._failure(error) from error
+        return count

@@ -295,33 +295,29 @@ def test_nothing_is_released_before_it_is_whole(store: Store) -> None:
     assert StateStaging(store).pivot == tree.pivot()
 
 
-def test_discarding_is_bounded_and_survives_a_kill(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state_slots, "CLEARED_AT_ONCE", 64)
+def test_discarding_survives_a_kill(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     staging, tree = StateStaging(store), Tree(numbered(500))
     stage(staging, tree, tree.pivot())
-    before = dump(store, tables.ACCOUNTS_B)
-    clear = state_slots._clear_some
+    clear = state_slots._clear_one
     calls = 0
 
     def killed(cleared: Store) -> bool:
         nonlocal calls
         calls += 1
-        if calls == 4:
+        if calls == 2:
             raise KeyboardInterrupt
         return clear(cleared)
 
-    monkeypatch.setattr(state_slots, "_clear_some", killed)
+    monkeypatch.setattr(state_slots, "_clear_one", killed)
     with pytest.raises(KeyboardInterrupt):
         staging.discard()
-    left = dump(store, tables.ACCOUNTS_B)
-    assert left[tables.ACCOUNTS_B] == before[tables.ACCOUNTS_B][3 * 64 :]
+    left = dump(store)
+    assert bool(left[tables.ACCOUNTS_B]) != bool(left[tables.NODES_B])
     again = StateStaging(store)
     assert again.pivot is None
     assert (again.complete, again.holes(5), again.accounts_done) == (False, [], 0)
     stage(again, tree, tree.pivot())
-    assert calls > 8
+    assert calls > 3
     with store.read() as txn:
         check_slot(txn, state_slots.staging(txn), tree)
     again.discard()
