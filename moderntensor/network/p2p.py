@@ -385,12 +385,17 @@ class P2PNode:
         return await self.server.frame(peer, request)
 
     def make_pong(self, nonce: int) -> PongMessage:
-        """The answer to a PING: our executed head, and from where on we have bodies."""
+        """The answer to a PING: our executed head, from where on we have bodies, and which
+        snapshots."""
         if self.chain is None:
             return PongMessage(nonce=nonce)
         head, earliest = self.chain.head, self.chain.earliest_height
         return PongMessage(
-            nonce=nonce, best_height=head.height, best_hash=head.hash, earliest_height=earliest
+            nonce=nonce,
+            best_height=head.height,
+            best_hash=head.hash,
+            earliest_height=earliest,
+            snapshots=() if self.snapshots is None else self.snapshots.announced,
         )
 
     def peer_ready(self, peer: Peer) -> None:
