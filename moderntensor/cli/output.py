@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ..blockchain.chain_types import ChainHead
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -63,6 +67,21 @@ def show(rows: dict[str, object]) -> None:
     width = max(map(len, rows))
     for name, value in rows.items():
         out.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def progress(what: str, total: int, heads: Iterator[ChainHead], start: int = 0) -> None:
+    """Drain `heads`, showing on stderr how far they are, of `total` blocks from `start` on."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    out = console(stderr=True)
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as shown:
+        task = shown.add_task(what, total=total)
+        for head in heads:
+            shown.update(task, completed=head.height - start)
 
 
 def count(number: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,9 +11,13 @@ from pathlib import Path
 
 from helpers.command import complaint, complaint_of, printed, run_each, succeed
 
+from moderntensor.backend import merkle
 from moderntensor.blockchain import tables
 from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.genesis import ChainConfig
+from moderntensor.blockchain.lookup import HeaderBatch
+from moderntensor.blockchain.staging import Pivot, StateStaging
+from moderntensor.blockchain.state_tree import FilledState
 from moderntensor.storage import ReadTransaction, WriteTransaction, open_store
 
 BLOCKS = 30
@@ -227,3 +232,76 @@ def test_verify_finds_what_was_changed(made: Path, tmp_path: Path) -> None:
     results = run_each(("chain", "verify", net) for net in nets)
     for result, (_, _, answer) in zip(results, changes, strict=True):
         assert answer in complaint_of(result)
+
+
+# --- where a state was fetched ---------------------------------------------------------------
+
+
+def fast(net: Path, made: Path, pivot: int) -> None:
+    """Put a chain in `net` in place of its own that has headers and the state of `pivot` only."""
+    shutil.rmtree(net / "data")
+    with opened(made) as source:
+        batch = HeaderBatch(source.headers_range(1, BLOCKS))
+        blocks = [source.get_block(height) for height in range(1, BLOCKS + 1)]
+        config = source.config
+    with open_store(None, tables.TABLES) as scratch:
+        earlier = Blockchain(scratch, config)
+        for block in blocks[:pivot]:
+            assert block is not None
+            earlier.import_block(block)
+        with scratch.read() as txn:
+            records = txn.values(tables.ACCOUNTS)
+        root = earlier.head.state_root
+    with opened(net) as chain:
+        chain.add_headers(batch)
+        staging = StateStaging(chain.store)
+        staging.aim(Pivot(pivot, batch.hash(pivot - 1), root))
+        whole = FilledState(*merkle.state_records(b"".join(records)))
+        staging.fill([(staging.holes(1)[0], whole)])
+        chain.adopt_state(staging)
+        chain.apply_bodies(pivot + 1, [block.body for block in blocks[pivot:] if block])
+
+
+def stateless(made: Path, net: Path) -> Path:
+    """Make of `net` a chain that knows nothing but the root of its first state."""
+    shutil.rmtree(net / "data")
+    document = json.loads((net / "genesis.json").read_text())
+    with opened(made) as source:
+        root = source.get_header(0)
+    assert root is not None
+    del document["alloc"]
+    document["state_root"] = root.state_root.hex()
+    (net / "genesis.json").write_text(json.dumps(document))
+    return net
+
+
+def test_a_chain_without_old_bodies(made: Path, net: Path, tmp_path: Path) -> None:
+    fast(net, made, 20)
+    damaged = Path(shutil.copytree(net, tmp_path / "damaged"))
+    with opened(damaged) as chain, chain.store.write() as txn:
+        flip(txn, tables.ACCOUNTS_B, 40)
+    pruned = Path(shutil.copytree(net, tmp_path / "pruned"))
+    with opened(pruned) as chain, chain.store.write() as txn:
+        forget(txn, tables.BODIES)
+    bare = stateless(made, Path(shutil.copytree(net, tmp_path / "bare")))
+    shown, found, wrong, less, block, nothing, account, unverified = run_each(
+        [
+            ("chain", "inspect", net),
+            ("chain", "verify", net),
+            ("chain", "verify", damaged),
+            ("chain", "verify", pruned),
+            ("chain", "inspect", net, "--block", "20"),
+            ("chain", "inspect", bare),
+            ("chain", "inspect", bare, "--account", "00" * 20),
+            ("chain", "verify", bare),
+        ]
+    )
+    assert value(printed(shown), "bodies") == "from block 21 on"
+    assert "all bodies from block 21 on; older ones are not here" in printed(found)
+    assert "accounts verified: they lead to the state root of the head" in printed(found)
+    assert "the stored accounts lead to the state root" in complaint_of(wrong)
+    assert "is missing" in complaint_of(less)
+    assert "its body is not here; bodies begin at block 21" in complaint_of(block)
+    assert value(printed(nothing), "accounts") == "not here yet"
+    assert "accounts of this chain are not here" in complaint_of(account)
+    assert "the accounts of the first state are not here" in complaint_of(unverified)
