@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from hashlib import sha256
 
@@ -40,10 +40,19 @@ class OwnTree:
 
     def __init__(self, state: Mapping[bytes, tuple[int, int]]) -> None:
         """`state`: address to (nonce, balance)."""
-        rows = [record(address, *funds) for address, funds in state.items() if any(funds)]
+        self._hold(record(address, *funds) for address, funds in state.items() if any(funds))
+
+    @classmethod
+    def of_records(cls, rows: Iterable[bytes]) -> OwnTree:
+        """Over accounts as they travel."""
+        self = cls.__new__(cls)
+        self._hold(rows)
+        return self
+
+    def _hold(self, rows: Iterable[bytes]) -> None:
         self.rows = sorted(rows, key=key_of)
         self._keys = [key_of(row) for row in self.rows]
-        self._known: dict[tuple[int, bytes], tuple[bytes, int]] = {}
+        self._known: dict[tuple[int, bytes], tuple[bytes, int]] = {}  # hash and count by place
 
     def _span(self, depth: int, prefix: bytes) -> tuple[int, int]:
         first, end = bisect_left(self._keys, prefix), beyond(depth, prefix)

@@ -214,5 +214,5 @@ class StagingModel(RuleBasedStateMachine):
         assert kept == nodes(self.tree)
 
 
-StagingModel.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+StagingModel.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 TestStagingModel = StagingModel.TestCase

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -77,8 +77,13 @@ async def syncing(
 
 async def connect(sync: SyncManager, *nodes: P2PNode) -> None:
     """Dial nodes on loopback."""
-    for node in nodes:
-        await sync.node.connect_peer("127.0.0.1", node.listen_port)
+    await connect_ports(sync, [node.listen_port for node in nodes])
+
+
+async def connect_ports(sync: SyncManager, ports: Iterable[int]) -> None:
+    """Dial whoever listens on loopback."""
+    for port in ports:
+        await sync.node.connect_peer("127.0.0.1", port)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
