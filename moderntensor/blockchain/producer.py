@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from ..errors import ValidationError
+from ..errors import StateMissingError, ValidationError
 from ..runtime import Runtime
 from . import tables
 from .block import MAX_BLOCK_SIZE, MAX_HEADER_SIZE, Block
@@ -134,8 +134,9 @@ class BlockProducer:
                 continue
             try:
                 block = await self._runtime.run_writer(self.produce, start)
-            except ValidationError as error:
-                # The head moved meanwhile, or no block may follow it (a checkpoint says other).
+            except (StateMissingError, ValidationError) as error:
+                # The head moved meanwhile, or no block may follow it (a checkpoint says other, or
+                # the state is yet to be fetched).
                 log.info("no block in slot %d: %s", slot, error)
                 await asyncio.sleep(MAX_NAP)  # the same slot may come again, and again in vain
                 continue

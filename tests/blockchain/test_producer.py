@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,15 +230,20 @@ class _CountingClock(SetClock):
         return await super().run_writer(function, *args, **kwargs)
 
 
+@pytest.mark.parametrize("why", ["checkpoint", "state"])
 async def test_what_is_refused_is_not_tried_without_a_pause(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    why: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint on another branch: no block of ours may follow the head."""
+    """A checkpoint on another branch, or a first state that is not here: no block of ours may
+    follow the head."""
     monkeypatch.setattr("moderntensor.blockchain.producer.MAX_NAP", 3600)
     clock = _CountingClock(at(1))
-    chain = Blockchain(
-        store, ChainMaker(VALIDATORS, block_time=12, checkpoints={1: b"\1" * 32}).config
-    )
+    config = ChainMaker(VALIDATORS, block_time=12).config
+    if why == "checkpoint":
+        config = replace(config, checkpoints={1: b"\1" * 32})
+    else:
+        config = replace(config, alloc={}, state_root=config.genesis_header.state_root)
+    chain = Blockchain(store, config)
     ours = BlockProducer(chain, None, VALIDATORS[1], clock)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
