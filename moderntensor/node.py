@@ -15,6 +15,7 @@ from .blockchain.crypto import KeyPair
 from .blockchain.genesis import ChainConfig
 from .blockchain.mempool import Mempool
 from .blockchain.producer import BlockProducer
+from .blockchain.snapshots import SnapshotKeeper
 from .blockchain.state import StateDB
 from .blockchain.validation import BlockValidator
 from .config import NodeConfig
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 IDENTITY_FILE: Final = "node.key"
 CHAIN_DIRECTORY: Final = "chain"
+SNAPSHOTS_DIRECTORY: Final = "snapshots"
 SYNC_PATIENCE: Final = 60.0  # seconds that one attempt at the first sync waits for a peer
 # Seconds that a producer waits for the nodes it was given, before it goes on alone.
 PRODUCER_PATIENCE: Final = 10.0
@@ -104,7 +106,16 @@ class FullNode:
                 data_dir=directory,
                 runtime=self.runtime,
             )
-            self.p2p.attach_chain(self.chain, self.mempool)
+            self.snapshots: Final = (
+                SnapshotKeeper(
+                    self.chain,
+                    None if directory is None else directory / SNAPSHOTS_DIRECTORY,
+                    self.runtime,
+                )
+                if self.settings.snapshots
+                else None
+            )
+            self.p2p.attach_chain(self.chain, self.mempool, self.snapshots)
             self.sync: Final = SyncManager(self.p2p, self.validator)
             self.producer: Final = (
                 None
@@ -140,6 +151,8 @@ class FullNode:
             await self.p2p.start()
             await self.sync.start()
             self._spawn(self.sync.wait_stopped(), "following")
+            if self.snapshots is not None:
+                self._spawn(self.snapshots.run(), "snapshots")
             self._spawn(self._first_sync(), "first sync")
             if self.producer is not None:
                 self._spawn(self._produce(self.producer), "producer")
@@ -174,6 +187,8 @@ class FullNode:
                 try:
                     await self.p2p.stop()
                 finally:
+                    if self.snapshots is not None:
+                        self.snapshots.close()
                     if self._owns_runtime:
                         self.runtime.close()  # ends the writer before its store is closed
                     self.state_db.close()
@@ -212,12 +227,22 @@ class FullNode:
         """Catch up with the first peers that come; from then on following does the rest."""
         while True:
             try:
-                await self.sync.sync(wait_for_peers=SYNC_PATIENCE)
+                if self._begins_by_state():
+                    await self.sync.fast_sync(wait_for_peers=SYNC_PATIENCE)
+                else:
+                    await self.sync.sync(wait_for_peers=SYNC_PATIENCE)
             except SyncError as error:
                 log.info("not synced yet: %s", error)
             else:
                 self._synced.set()
                 return
+
+    def _begins_by_state(self) -> bool:
+        """Whether to fetch a state first: not where one is here that blocks have changed, be it
+        old, for it does to execute those that are missing."""
+        if not self.chain.has_state:
+            return True
+        return self.settings.fast_sync and self.chain.head.height == 0
 
     async def _produce(self, producer: BlockProducer) -> None:
         """Make blocks once we are where the others are: on an old head they would only fork."""

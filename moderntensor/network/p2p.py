@@ -373,12 +373,13 @@ class P2PNode:
         if self.chain is None:
             return hello
         head, earliest = self.chain.head, self.chain.earliest_height
+        states = () if self.snapshots is None else ("state/1",)
         return hello.replace(
             genesis_hash=self.chain.genesis_hash,
             best_height=head.height,
             best_hash=head.hash,
             earliest_height=earliest,
-            capabilities=("sync/1", "relay/1", *(() if earliest else ("archive",))),
+            capabilities=("sync/1", "relay/1", *states, *(() if earliest else ("archive",))),
         )
 
     async def _answer(self, peer: Peer, request: Request) -> bytes:
