@@ -22,7 +22,7 @@ from .window import Job, Unobtainable, Window
 log = logging.getLogger(__name__)
 
 REGION_HOLES: Final = 4096  # looked at together: 200,000 accounts if nearly all have changed
-COMMIT_ACCOUNTS: Final = 65_536  # a commit holds no more, and memory twice as many at most
+COMMIT_ACCOUNTS: Final = 65_536  # of a commit, and one chunk more: 7 MB on the way to the disk
 JOBS: Final = 128  # subtrees on their way at once, as far as memory allows
 NODE_JOBS: Final = 64
 
@@ -49,8 +49,8 @@ class StateStage:
         self._budget = context.budget
         self._workers = context.config.sync_requests_per_peer
         self._staging = staging
-        # One at a time: bodies are fetched when the state is there.
-        self._most_bytes = context.budget.caps[Held.BODIES]
+        # Bodies are fetched when the state is there. Half is on its way or waits, half is stored.
+        self._most_bytes = context.budget.caps[Held.BODIES] // 2
         self._window: Window[AccountsJob] | None = None
         self._storing_bytes = 0
         self._writes = 0

@@ -54,9 +54,7 @@ class Wanted:
         attempt.moved = self.pool.now()
         return state
 
-    async def ask_nodes(
-        self, attempt: Attempt, holes: Sequence[Hole], kind: Kind = Kind.NODES
-    ) -> list[tuple[Hole, bytes]]:
+    async def ask_nodes(self, attempt: Attempt, holes: Sequence[Hole]) -> list[tuple[Hole, bytes]]:
         """The nodes of the first of the holes, verified, at least one."""
         source = attempt.source
         request = GetStateNodesMessage(
@@ -72,7 +70,7 @@ class Wanted:
         if isinstance(found, Hole):
             raise _falsity("the node", found)
         size = len(found) * NODE_BYTES
-        self.pool.delivered(source, kind, len(found), size, arrived - attempt.moved)
+        self.pool.delivered(source, Kind.NODES, len(found), size, arrived - attempt.moved)
         attempt.moved = self.pool.now()
         return found
 
@@ -151,11 +149,11 @@ class RootJob(Job):
         state, found = None, []
         try:
             if self._hole.known:
-                found = await self._wanted.ask_nodes(attempt, [self._hole], Kind.STATE)
+                found = await self._wanted.ask_nodes(attempt, [self._hole])
             else:
                 state = await self._wanted.ask_state(attempt, self._hole)
         except TooLarge:
-            found = await self._wanted.ask_nodes(attempt, [self._hole], Kind.STATE)
+            found = await self._wanted.ask_nodes(attempt, [self._hole])
         except Refused:
             if not self._hole.known:
                 raise
