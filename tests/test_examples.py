@@ -21,7 +21,7 @@ EXPECTED = {
         r"  node id    [0-9a-f]{64}",
         r"alice dialled moderntensor/\S+ at 127\.0\.0\.1:\d+",
         r"bob was dialled by [0-9a-f]{16}",
-        r"  it can     archive, relay/1, sync/1",
+        r"  it can     archive, relay/1, state/1, sync/1",
         r"both nodes have stopped",
     ],
     "broadcast_transaction": [
@@ -39,6 +39,14 @@ EXPECTED = {
         r"sync complete",
         r"phase following, 1 peer, 100%",
         r"1,000 blocks, 1,000 transactions and [\d,]+ bytes, [\d,]+ blocks/s",
+        r"both nodes have state root [0-9a-f]{64}",
+    ],
+    "fast_sync": [
+        r"a node at block 1,000 serves the state of block 900 on 127\.0\.0\.1:\d+",
+        r"state of block 900: 906 accounts, each proved",
+        r"100 of 1,000 blocks executed, head 1,000",
+        r"balance [\d,]+, proved with \d+ hashes",
+        r"block 1 came in the background, with 2 transactions",
         r"both nodes have state root [0-9a-f]{64}",
     ],
     "peer_discovery": [

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..blockchain.block import Block
-from ..blockchain.chain import Blockchain, HeadChanged
+from ..blockchain.chain import Blockchain
 from ..blockchain.crypto import KeyPair
 from ..blockchain.genesis import ChainConfig
-from ..blockchain.producer import BlockProducer
+from ..blockchain.state_slots import active
 from ..blockchain.tables import TABLES
-from ..blockchain.transaction import Transaction
 from ..blockchain.workload import build_chain
 from ..config import NodeConfig
 from ..errors import ModernTensorError
@@ -28,15 +26,21 @@ from ..network.sync import SyncResult
 from ..node import CHAIN_DIRECTORY, FullNode
 from ..runtime import Runtime
 from ..storage import open_store
-from .demo_display import Display, LiveBlock, make_display, show_summary
+from .demo_display import Display, LiveBlock, Standing, make_display, show_summary
+from .demo_live import live_block
 from .devnet import INITIAL_BALANCE, blocks_per_commit, derive_keys
 from .output import console, count
 
 BLOCK_TIME = 1  # seconds: the shortest slot, so that live blocks need no patience
+OWNERS = 100  # accounts that own something at first, and send
+# Blocks from a snapshot to the end of the chain: a fast sync asks for at least 64.
+SNAPSHOT_DEPTH = 100
 SEED = bytes(32)
 MAP_SIZE = 4 * 1024**3  # bytes of address space per node; a demo's chain is far smaller
 PEER_PATIENCE = 15.0  # seconds for the first connection, all on loopback
-GOSSIP_PATIENCE = 15.0  # seconds for a live block to reach every node
+SNAPSHOT_PATIENCE = 30.0  # seconds until the nodes that serve have their snapshots
+ACCOUNTS_AT_ONCE = 4096  # read to be compared
+LOOK_SECONDS = 0.05  # between two looks at whether they do
 
 
 @dataclass(frozen=True)
@@ -45,44 +49,56 @@ class Plan:
 
     blocks: int
     transfers: int
-    accounts: int
     peers: int
     live_blocks: int
+
+    @property
+    def new_accounts(self) -> int:
+        """Every second transfer makes one."""
+        return self.blocks * self.transfers // 2
+
+    @property
+    def snapshot_interval(self) -> int:
+        """Blocks: once in the whole chain, far enough below its end to be used."""
+        return max(self.blocks - SNAPSHOT_DEPTH, self.blocks // 2 + 1)
 
 
 @dataclass
 class Outcome:
     """What was seen."""
 
-    result: SyncResult
+    full: SyncResult
+    fast: SyncResult
     live: list[LiveBlock] = field(default_factory=list)
-    heads: dict[str, tuple[int, bytes, bytes]] = field(default_factory=dict)
+    nodes: dict[str, Standing] = field(default_factory=dict)
 
     @property
     def agree(self) -> bool:
-        """Whether all nodes have the same head and state root."""
-        return len(set(self.heads.values())) == 1
+        """Whether all nodes have the same head, state root and accounts."""
+        return len(set(self.nodes.values())) == 1
 
 
 def demo(
-    blocks: Annotated[int, typer.Option(min=1, help="Blocks of the chain to sync.")] = 5000,
-    transfers: Annotated[int, typer.Option(min=0, max=1000, help="Transfers per block.")] = 2,
-    accounts: Annotated[int, typer.Option(min=2, max=100_000, help="Accounts.")] = 100,
+    blocks: Annotated[int, typer.Option(min=1, help="Blocks of the chain to sync.")] = 4200,
+    transfers: Annotated[
+        int, typer.Option(min=0, max=1000, help="Transfers per block; every second to a new one.")
+    ] = 8,
     peers: Annotated[int, typer.Option(min=1, max=20, help="Nodes that serve the chain.")] = 3,
     live_blocks: Annotated[
-        int, typer.Option(min=0, max=1000, help="Blocks to produce after the sync.")
+        int, typer.Option(min=0, max=1000, help="Blocks to produce after the syncs.")
     ] = 5,
 ) -> None:
-    """Build a signed chain, serve it from several nodes, sync a fresh node, then produce live.
+    """Build a signed chain, serve it from several nodes, sync one node by its blocks and one by
+    its state, then produce live.
 
     Everything happens on this machine: temporary directories, TCP on loopback. Exits with 0 only
-    if all nodes agree on head and state in the end.
+    if all nodes agree on head, state root and every account in the end.
     """
-    plan = Plan(blocks, transfers, accounts, peers, live_blocks)
+    plan = Plan(blocks, transfers, peers, live_blocks)
     with tempfile.TemporaryDirectory(prefix="moderntensor-demo-") as directory:
         outcome = asyncio.run(run(plan, Path(directory)))
     if not outcome.agree:
-        raise ModernTensorError("the nodes do not agree on the head of the chain")
+        raise ModernTensorError("the nodes do not agree on the head of the chain and its accounts")
 
 
 async def run(plan: Plan, directory: Path) -> Outcome:
@@ -90,11 +106,12 @@ async def run(plan: Plan, directory: Path) -> Outcome:
     out = console()
     runtime = Runtime()
     validators = derive_keys(SEED, "validator", plan.peers)
-    owners = derive_keys(SEED, "account", plan.accounts)
+    owners = derive_keys(SEED, "account", OWNERS)
     config = ChainConfig(
         chain_id=1,
         timestamp=int(runtime.wall_time()) - plan.blocks * BLOCK_TIME,
         block_time=BLOCK_TIME,
+        snapshot_interval=plan.snapshot_interval,
         validators=tuple(key.public_key for key in validators),
         alloc={key.address: INITIAL_BALANCE for key in owners},
     )
@@ -103,41 +120,53 @@ async def run(plan: Plan, directory: Path) -> Outcome:
             homes = [directory / f"node-{i}" for i in range(plan.peers)]
             await _build(plan, config, validators, owners, homes, display, runtime)
             async with AsyncExitStack() as stack:
-                servers = [await stack.enter_async_context(_node(home, config)) for home in homes]
-                addresses = [f"127.0.0.1:{server.p2p.listen_port}" for server in servers]
-                fresh = await stack.enter_async_context(
-                    _node(directory / "fresh", config, addresses)
-                )
-                outcome = Outcome(await _sync(fresh, display))
+                nodes = [await stack.enter_async_context(_node(home, config)) for home in homes]
+                await _snapshots(nodes, display)
+                peers = [f"127.0.0.1:{node.p2p.listen_port}" for node in nodes]
+                results = []
+                for name in ("full", "fast"):
+                    node = _node(directory / name, config, peers, fast=name == "fast")
+                    nodes.append(await stack.enter_async_context(node))
+                    results.append(await _sync(node, display))
+                outcome = Outcome(full=results[0], fast=results[1])
                 for i in range(plan.live_blocks):
-                    nodes = [*servers, fresh]
                     outcome.live.append(
-                        await _live_block(i, nodes, validators, owners, display, runtime)
+                        await live_block(i, nodes, validators, owners, display, runtime)
                     )
-                for i, node in enumerate(servers):
-                    outcome.heads[f"node {i}"] = _head(node)
-                outcome.heads["fresh node"] = _head(fresh)
+                names = [*(f"node {i}" for i in range(plan.peers)), "full sync", "fast sync"]
+                for name, node in zip(names, nodes, strict=True):
+                    outcome.nodes[name] = await runtime.run(_standing, node.chain)
     finally:
         runtime.close()
-    show_summary(out, outcome.result, outcome.live, outcome.heads)
+    show_summary(out, outcome.full, outcome.fast, outcome.live, outcome.nodes)
     return outcome
 
 
-def _node(home: Path, config: ChainConfig, bootstrap: list[str] | None = None) -> FullNode:
-    settings = NodeConfig(map_size=MAP_SIZE)
+def _node(
+    home: Path, config: ChainConfig, bootstrap: list[str] | None = None, *, fast: bool = False
+) -> FullNode:
     return FullNode(
         home,
         config,
         listen_host="127.0.0.1",
         listen_port=0,
         bootstrap_nodes=bootstrap or (),
-        settings=settings,
+        settings=NodeConfig(map_size=MAP_SIZE, fast_sync=fast),
     )
 
 
-def _head(node: FullNode) -> tuple[int, bytes, bytes]:
-    head = node.chain.head
-    return head.height, head.hash, head.state_root
+def _standing(chain: Blockchain) -> Standing:
+    """The head of a chain, and a digest of every account that it has."""
+    accounts, digest = 0, hashlib.sha256()
+    with chain.store.read() as txn:
+        table, start = active(txn).accounts, b""
+        while rows := txn.range(table, start, limit=ACCOUNTS_AT_ONCE):
+            accounts += len(rows)
+            for _, record in rows:
+                digest.update(record)
+            start = rows[-1][0] + b"\0"
+        head = chain.head
+    return Standing(head.height, head.hash, head.state_root, accounts, digest.digest())
 
 
 # --- acts ----------------------------------------------------------------------------------
@@ -163,6 +192,7 @@ async def _build(
                 accounts=owners,
                 blocks=plan.blocks,
                 transfers_per_block=plan.transfers,
+                new_accounts=plan.new_accounts,
                 batch=blocks_per_commit(plan.transfers),
             )
             for head in heads:
@@ -170,7 +200,10 @@ async def _build(
                 if given_up.is_set():
                     return
 
-    display.say(f"building {count(plan.blocks)} signed blocks with {plan.transfers} transfers each")
+    display.say(
+        f"building {count(plan.blocks)} signed blocks with {plan.transfers} transfers each, "
+        f"which make {count(plan.new_accounts)} accounts"
+    )
     homes[0].mkdir()
     try:
         await runtime.run(build)
@@ -180,86 +213,35 @@ async def _build(
         await runtime.run(shutil.copytree, homes[0], home)
 
 
-async def _sync(fresh: FullNode, display: Display) -> SyncResult:
-    display.say(f"a fresh node syncs from its peers over TCP, port {fresh.p2p.listen_port}")
+async def _snapshots(servers: list[FullNode], display: Display) -> None:
+    """Wait until all that serve have their snapshot, so that its making slows down no sync."""
+    keepers = [keeper for node in servers if (keeper := node.p2p.snapshots) is not None]
+    try:
+        async with asyncio.timeout(SNAPSHOT_PATIENCE):
+            while not all(keeper.announced for keeper in keepers):  # noqa: ASYNC110  they tell nobody
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        raise ModernTensorError(f"no snapshot was made within {SNAPSHOT_PATIENCE:g} s") from None
+    (height, _), *_ = keepers[0].announced
+    display.say(
+        f"each of the {len(servers)} nodes has a snapshot of the state at block {count(height)}"
+    )
+
+
+async def _sync(node: FullNode, display: Display) -> SyncResult:
+    """One sync to the head, shown as it goes."""
+    port = node.p2p.listen_port
+    if node.settings.fast_sync:
+        display.say(
+            f"fast sync: another node fetches the state, with proofs, over TCP, port {port}"
+        )
+        work = node.sync.fast_sync(wait_for_peers=PEER_PATIENCE)
+    else:
+        display.say(f"full sync: a fresh node executes all blocks, over TCP, port {port}")
+        work = node.sync.sync(wait_for_peers=PEER_PATIENCE)
     async with asyncio.TaskGroup() as group:
-        sync = group.create_task(fresh.sync.sync(wait_for_peers=PEER_PATIENCE))
+        sync = group.create_task(work)
         while not sync.done():
             await asyncio.wait([sync], timeout=display.interval)
-            display.syncing(fresh.sync.status)
+            display.syncing(node.sync.status)
     return sync.result()
-
-
-async def _live_block(
-    number: int,
-    nodes: list[FullNode],
-    validators: list[KeyPair],
-    owners: list[KeyPair],
-    display: Display,
-    runtime: Runtime,
-) -> LiveBlock:
-    """A transaction enters at the fresh node; whoever owns the next slot makes a block of it."""
-    if number == 0:
-        display.say("live: transactions enter at the fresh node, the others make the blocks")
-    servers, fresh = nodes[:-1], nodes[-1]
-    sender, recipient = owners[number % len(owners)], owners[(number + 1) % len(owners)]
-    transaction = Transaction.create(
-        sender,
-        chain_id=fresh.chain.config.chain_id,
-        nonce=fresh.chain.get_account(sender.address).nonce,
-        to=recipient.address,
-        value=1,
-    )
-    await fresh.p2p.broadcast_transaction(transaction)
-    config = fresh.chain.config
-    slot = max(config.slot_of(int(runtime.wall_time())), config.slot_of(fresh.chain.head.timestamp))
-    slot += 1
-    await asyncio.sleep(max(0.0, config.timestamp + slot * BLOCK_TIME - runtime.wall_time()))
-    turn = slot % len(validators)
-    maker = servers[turn]
-    producer = BlockProducer(maker.chain, maker.mempool, validators[turn], maker.runtime)
-    block = await maker.runtime.run_writer(producer.produce, config.timestamp + slot * BLOCK_TIME)
-    made = runtime.loop_time()
-    with _watching(nodes) as moved:
-        await maker.p2p.broadcast_block(block)
-        await _everywhere(block, nodes, moved)
-    seen = LiveBlock(
-        block.height,
-        turn,
-        len(block.transactions),
-        transaction.hash in {included.hash for included in block.transactions},
-        runtime.loop_time() - made,
-    )
-    display.live(seen)
-    return seen
-
-
-@contextmanager
-def _watching(nodes: list[FullNode]) -> Iterator[asyncio.Event]:
-    """An event that is set whenever the head of one of the nodes moves."""
-    moved = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def head_changed(_: HeadChanged) -> None:
-        loop.call_soon_threadsafe(moved.set)  # the chain calls on its writing thread
-
-    endings = [node.chain.subscribe(head_changed) for node in nodes]
-    try:
-        yield moved
-    finally:
-        for unsubscribe in endings:
-            unsubscribe()
-
-
-async def _everywhere(block: Block, nodes: list[FullNode], moved: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(GOSSIP_PATIENCE):
-            while any(node.chain.head.hash != block.hash for node in nodes):
-                await moved.wait()
-                moved.clear()
-    except TimeoutError:
-        behind = sum(node.chain.head.hash != block.hash for node in nodes)
-        raise ModernTensorError(
-            f"block {block.height} did not reach {behind} of {len(nodes)} nodes within "
-            f"{GOSSIP_PATIENCE:g} s"
-        ) from None

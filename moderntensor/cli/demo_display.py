@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..network.sync import SyncResult, SyncStatus
+from ..network.sync import SyncPhase, SyncResult, SyncStatus
 from .output import count, duration, key_value_table, short, size
+
+LOOKS_PER_LINE: Final = 20  # of a sync in the same phase, where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class LiveBlock:
     transactions: int
     has_ours: bool
     seconds: float
+
+
+class Standing(NamedTuple):
+    """Where a node is: its head, and how many accounts it has with the SHA-256 of all of them."""
+
+    height: int
+    head: bytes
+    state_root: bytes
+    accounts: int
+    accounts_digest: bytes
 
 
 class Display(ABC):
@@ -65,14 +78,17 @@ def make_display(out: Console) -> Iterator[Display]:
 
 
 class PlainDisplay(Display):
-    """Lines, for logs and pipes."""
+    """Lines, for logs and pipes: one for each phase that is seen, and then one a second."""
 
-    interval = 1.0
+    interval = 0.05
 
     def __init__(self, out: Console) -> None:
         self._out = out
+        self._phase: SyncPhase | None = None
+        self._looks = 0
 
     def say(self, text: str) -> None:
+        self._phase = None
         self._out.print(text)
 
     def built(self, done: int, total: int) -> None:
@@ -80,17 +96,37 @@ class PlainDisplay(Display):
             self._out.print(f"  {count(done)} blocks signed")
 
     def syncing(self, status: SyncStatus) -> None:
-        self._out.print(
-            f"  {status.phase.value}: headers {count(status.header_height)}, "
+        self._looks += 1
+        if status.phase is self._phase and self._looks < LOOKS_PER_LINE:
+            return
+        self._phase, self._looks = status.phase, 0
+        parts = [
+            f"headers {count(status.header_height)}",
+            f"accounts {count(status.accounts_done)} of {count(status.accounts_total)} proved"
+            if status.accounts_total
+            else "",
             f"blocks {count(status.current_height)} of {count(status.target_height)} "
-            f"({status.progress:.0%}), {count(status.headers_per_second)} headers/s, "
-            f"{count(status.blocks_per_second)} blocks/s, "
-            f"{count(status.transactions_per_second)} tx/s, {size(status.bytes_received)}, "
-            f"{status.peers} peers, {duration(status.eta_seconds)} to go"
-        )
+            f"({status.progress:.0%})",
+            _rates(status, ", "),
+            size(status.bytes_received),
+            f"{status.peers} peers",
+            f"{duration(status.eta_seconds)} to go",
+        ]
+        self._out.print(f"  {status.phase.value}: " + ", ".join(filter(None, parts)))
 
     def live(self, block: LiveBlock) -> None:
         self._out.print(_live_line(block))
+
+
+def _rates(status: SyncStatus, between: str) -> str:
+    """The rates of what goes on, per second."""
+    rates = {
+        "headers": status.headers_per_second,
+        "accounts": status.accounts_per_second,
+        "blocks": status.blocks_per_second,
+        "transactions": status.transactions_per_second,
+    }
+    return between.join(f"{count(rate)} {what}/s" for what, rate in rates.items() if rate)
 
 
 class TerminalDisplay(Display):
@@ -122,9 +158,7 @@ class TerminalDisplay(Display):
     def syncing(self, status: SyncStatus) -> None:
         numbers = key_value_table(
             {
-                "rates": f"{count(status.headers_per_second)} headers/s   "
-                f"{count(status.blocks_per_second)} blocks/s   "
-                f"{count(status.transactions_per_second)} transactions/s",
+                "rates": _rates(status, "   "),
                 "received": size(status.bytes_received),
                 "peers": status.peers,
                 "time to go": duration(status.eta_seconds),
@@ -132,12 +166,10 @@ class TerminalDisplay(Display):
         )
         if status.waiting:
             numbers.add_row("waiting", status.waiting)
-        bars = _bars(
-            [
-                ("headers", status.header_height, status.target_height),
-                ("blocks", status.current_height, status.target_height),
-            ]
-        )
+        rows = [("headers", status.header_height, status.target_height)]
+        if status.accounts_total:
+            rows.append(("accounts", status.accounts_done, status.accounts_total))
+        bars = _bars([*rows, ("blocks", status.current_height, status.target_height)])
         self._panel = Panel(
             Group(bars, numbers), title=f"sync: {status.phase.value}", border_style="cyan"
         )
@@ -166,32 +198,49 @@ def _live_line(block: LiveBlock) -> str:
 
 def show_summary(
     out: Console,
-    result: SyncResult,
+    full: SyncResult,
+    fast: SyncResult,
     live: list[LiveBlock],
-    heads: Mapping[str, tuple[int, bytes, bytes]],
+    nodes: Mapping[str, Standing],
 ) -> None:
-    """The tables at the end: what the sync did, and where each node stands."""
-    numbers = Table(title="sync of the fresh node", title_justify="left")
-    for name in ("what", "how many", "per second"):
+    """The tables at the end: what the syncs did, and where each node stands."""
+    numbers = Table(title="the two syncs", title_justify="left")
+    for name in ("what", "full sync", "fast sync"):
         numbers.add_column(name, justify="left" if name == "what" else "right")
-    per_second = result.bytes_received / result.seconds if result.seconds else 0.0
-    numbers.add_row("headers", count(result.headers), count(result.headers_per_second))
-    numbers.add_row("blocks", count(result.blocks), count(result.blocks_per_second))
-    numbers.add_row(
-        "transactions", count(result.transactions), count(result.transactions_per_second)
-    )
-    numbers.add_row("received", size(result.bytes_received), size(per_second))
-    numbers.add_row("time", duration(result.seconds), "")
+    rows: list[tuple[str, Callable[[SyncResult], str]]] = [
+        ("headers checked", lambda result: count(result.headers)),
+        ("accounts proved", lambda result: count(result.accounts)),
+        ("blocks executed", lambda result: count(result.blocks)),
+        ("transactions executed", lambda result: count(result.transactions)),
+        ("received", lambda result: size(result.bytes_received)),
+        ("time", lambda result: duration(result.seconds)),
+    ]
+    for name, told in rows:
+        numbers.add_row(name, told(full), told(fast))
+    out.print(numbers)
+    out.print(_ratio(full.seconds, fast))
     if live:
         slowest = max(block.seconds for block in live)
-        numbers.add_row("live blocks", count(len(live)), f"{slowest * 1000:.0f} ms at most")
-    out.print(numbers)
+        out.print(
+            f"{count(len(live))} live block{'' if len(live) == 1 else 's'}, each on every node "
+            f"after {slowest * 1000:.0f} ms at most"
+        )
 
-    nodes = Table(title="where the nodes stand", title_justify="left")
-    for name in ("node", "height", "head", "state root"):
-        nodes.add_column(name, justify="right" if name == "height" else "left")
-    for name, (height, block_hash, state_root) in heads.items():
-        nodes.add_row(name, count(height), short(block_hash), short(state_root))
-    out.print(nodes)
-    same = len(set(heads.values())) == 1
-    out.print("all nodes agree" if same else "THE NODES DO NOT AGREE")
+    table = Table(title="where the nodes stand", title_justify="left")
+    for name in ("node", "height", "head", "state root", "accounts"):
+        table.add_column(name, justify="right" if name in ("height", "accounts") else "left")
+    for name, node in nodes.items():
+        row = count(node.height), short(node.head), short(node.state_root), count(node.accounts)
+        table.add_row(name, *row)
+    out.print(table)
+    same = len(set(nodes.values())) == 1
+    out.print("all nodes agree, in every account" if same else "THE NODES DO NOT AGREE")
+
+
+def _ratio(full_seconds: float, fast: SyncResult) -> str:
+    if not fast.accounts:
+        return "the fast sync found no state to fetch, and executed all blocks as the full one did"
+    ratio = full_seconds / fast.seconds
+    if ratio < 1:
+        return f"fast sync took {1 / ratio:.1f} times as long: so short a chain is sooner executed"
+    return f"fast sync was {ratio:.1f} times as fast as full sync"

@@ -11,19 +11,26 @@ from pathlib import Path
 import pytest
 from helpers.command import PATIENCE, PYTHON, environment, succeed
 
-SMALL = ("demo", "--blocks", "200", "--live-blocks", "1")
+SMALL = ("demo", "--blocks", "200", "--transfers", "2", "--live-blocks", "1")
+NAMES = ["node 0", "node 1", "node 2", "full sync", "fast sync"]
 
 
 def check_summary(text: str) -> None:
-    """All four nodes at block 201 with one head and one state root."""
-    rows = re.findall(r"(node \d|fresh node) +│ +201 │ ([0-9a-f]{16}) │ ([0-9a-f]{16})", text)
-    assert [name for name, _, _ in rows] == ["node 0", "node 1", "node 2", "fresh node"]
+    """All five nodes at block 201 with one head, one state root and the same accounts: the 100 of
+    the beginning, the 200 that transfers made, and the three of the validators."""
+    rows = re.findall(
+        r"│ (node \d|full sync|fast sync) +│ +201 │ ([0-9a-f]{16}) │ ([0-9a-f]{16}) │ +303 │", text
+    )
+    assert [name for name, _, _ in rows] == NAMES
     assert len({(head, root) for _, head, root in rows}) == 1
-    assert re.search(r"│ headers +│ +200 │ +[\d,]+ │", text)
-    assert re.search(r"│ blocks +│ +200 │ +[\d,]+ │", text)
-    assert re.search(r"│ transactions +│ +400 │ +[\d,]+ │", text)
-    assert re.search(r"│ live blocks +│ +1 │", text)
-    assert "all nodes agree" in text
+    assert re.search(r"│ headers checked +│ +200 │ +200 │", text)
+    # The state after block 101: half of what the transfers made up to there.
+    assert re.search(r"│ accounts proved +│ +0 │ +204 │", text)
+    assert re.search(r"│ blocks executed +│ +200 │ +99 │", text)
+    assert re.search(r"│ transactions executed +│ +400 │ +198 │", text)
+    assert re.search(r"^fast sync (was|took) \d+\.\d times as (fast|long)", text, re.MULTILINE)
+    assert "1 live block, each on every node after" in text
+    assert "all nodes agree, in every account" in text
 
 
 def test_plain_text_where_there_is_no_terminal(
@@ -35,13 +42,16 @@ def test_plain_text_where_there_is_no_terminal(
     assert "\r" not in shown
     lines = iter(shown.splitlines())  # in this order
     for start in (
-        "building 200 signed blocks with 2 transfers each",
+        "building 200 signed blocks with 2 transfers each, which make 200 accounts",
         "  200 blocks signed",
-        "a fresh node syncs from its peers over TCP, port ",
+        "each of the 3 nodes has a snapshot of the state at block 101",
+        "full sync: a fresh node executes all blocks, over TCP, port ",
         "  following: headers 200, blocks 200 of 200 (100%), ",
+        "fast sync: another node fetches the state, with proofs, over TCP, port ",
+        "  following: headers 200, accounts 204 of 204 proved, blocks 200 of 200 (100%), ",
         "live: ",
         "  block 201 by node ",
-        "sync of the fresh node",
+        "the two syncs",
         "where the nodes stand",
     ):
         assert any(line.startswith(start) for line in lines), (start, shown)
@@ -67,6 +77,7 @@ def test_a_panel_on_a_terminal() -> None:
         os.close(mine)
     assert "─ building the chain ─" in plain(shown)
     assert "─ sync: " in plain(shown)
+    assert re.search(r"accounts +━+ +204 of 204", plain(shown))
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is back
     check_summary(plain(shown))
     assert "Traceback" not in shown
