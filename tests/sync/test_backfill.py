@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from helpers.command import PATIENCE
 from helpers.pruned import bodies_and_indices, pruned
 from helpers.sync_nodes import (
     CONFIG,
+    SETTINGS,
     connect,
     extend,
     grown,
+    new_validator,
     serving,
     syncing,
     until,
@@ -26,6 +29,7 @@ from helpers.sync_nodes import (
 
 from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.prepared import PreparedBody
+from moderntensor.blockchain.snapshots import SnapshotKeeper
 from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.tables import BODIES, META, META_EARLIEST, TABLES, height_key
 from moderntensor.blockchain.validation import BlockValidator
@@ -45,6 +49,7 @@ from moderntensor.network.peer import Peer
 from moderntensor.network.sync import SyncManager
 from moderntensor.network.sync import backfill as backfill_module
 from moderntensor.network.sync.backfill import Backfill
+from moderntensor.runtime import Runtime
 from moderntensor.storage import MemoryStore, open_store
 
 BLOCKS = 400
@@ -120,6 +125,31 @@ async def test_all_that_a_full_sync_has_is_there_in_the_end(
         assert fresh.chain.head == source.head
     assert "fetching the bodies of the blocks below 330" in caplog.text
     assert "the bodies of all blocks are here, down to the genesis" in caplog.text
+
+
+async def test_after_a_fast_sync_a_node_gets_all_that_a_full_one_has() -> None:
+    config = replace(CONFIG, snapshot_interval=300)
+    chain = extend(extend(new_validator(config).chain, 250, 1), 150)
+    keeper = SnapshotKeeper(chain, None, Runtime(1))
+    assert keeper.make(lambda: False)
+    async with AsyncExitStack() as stack:
+        servers = [P2PNode(config=SETTINGS) for _ in range(2)]
+        for server in servers:
+            server.attach_chain(chain, snapshots=keeper)
+            await stack.enter_async_context(server)
+        full = await stack.enter_async_context(syncing(new_validator(config)))
+        fast = await stack.enter_async_context(syncing(new_validator(config)))
+        await connect(full, *servers)
+        await connect(fast, *servers)
+        await full.sync()
+        result = await fast.fast_sync(backfill=True)
+        assert result.pivot_height == 300
+        assert result.blocks == BLOCKS - 300
+        await until(lambda: not fast.backfilling)
+        assert fast.node.make_pong(1).earliest_height == 0
+        assert "archive" in fast.node.make_hello(1, "127.0.0.1", 1).capabilities
+        assert bodies_and_indices(fast.chain) == bodies_and_indices(full.chain)
+        assert fast.chain.head == full.chain.head
 
 
 async def test_the_newest_come_first_in_small_commits(
