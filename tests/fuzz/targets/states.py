@@ -8,17 +8,27 @@ from functools import cache
 from hashlib import sha256
 from itertools import count
 
+from moderntensor.backend import merkle
 from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.blockchain.proofs import AccountProof, prove_account
+from moderntensor.blockchain.snapshots.file import (
+    NODE_FLOOR,
+    PAGE,
+    Snapshot,
+    SnapshotInfo,
+    encode_page,
+)
+from moderntensor.blockchain.snapshots.image import MemoryImage
 from moderntensor.blockchain.state import StateDB
 from moderntensor.blockchain.validation import BlockValidator
-from moderntensor.errors import ModernTensorError
+from moderntensor.errors import ModernTensorError, StorageError
 
 from ..reader import Reader
 from ..twins import same
 from . import Target
 
 RECORD, KEY, ADDRESS = 108, 32, 20
+COUNTS = (48, 0, 1, 2**32, 2**64 - 1)
 THRESHOLDS = (16, 0, 1, 2, 5, 2**32 - 1, 2**64)
 DEEP = 9  # bits that addresses of the pool have in common
 
@@ -100,6 +110,64 @@ def proof(data: bytes) -> None:
 
 
 @cache
+def _image() -> bytes:
+    """A snapshot of the pool's accounts, as it is written."""
+    packed = b"".join(
+        address + bytes(8) + bytes(15) + bytes([10 + n]) + bytes(64)
+        for n, address in enumerate(_pool())
+    )
+    root, number, nodes, _ = merkle.state_records(packed, 0, bytes(KEY), NODE_FLOOR // 8, False)
+    content = packed + b"".join(name + node for name, node in sorted(nodes))
+    info = SnapshotInfo(64, b"\7" * 32, root, number)
+    return encode_page(info, len(nodes), sha256(content).digest()) + content
+
+
+def snapshot(data: bytes) -> None:
+    """A file in place of a snapshot: cut off, grown, altered, with its checksums set right or
+    not. What is found out when it is opened is a StorageError; what is not is what was written."""
+    reader, image = Reader(data), bytearray(_image())
+    for _ in range(reader.below(4)):
+        at = reader.number(2) % (len(image) + 1)
+        match reader.below(3):
+            case 0:
+                image[at : at + 1] = reader.fixed(1)
+            case 1:
+                del image[at : at + reader.number(2)]
+            case _:
+                image[at:at] = reader.chunk()
+    seals, place = reader.below(3), (reader.below(DEEP), reader.fixed(KEY))
+    if seals == 2 and len(image) >= PAGE:  # a page that is whole says something else
+        counts = reader.pick(COUNTS), reader.pick(COUNTS)
+        info = SnapshotInfo(reader.number(2), reader.fixed(32), reader.fixed(32), counts[0])
+        image[:PAGE] = encode_page(info, counts[1], reader.fixed(32))
+    opening = Snapshot.opening(MemoryImage(bytes(image)))
+    try:
+        for _ in opening:
+            pass
+    except StorageError:
+        assert bytes(image) != _image(), "a good snapshot is refused"
+        return
+    assert bytes(image) == _image(), "what was altered is taken for a snapshot"
+    found = Snapshot(MemoryImage(bytes(image)))
+    for _ in found.checking():
+        pass
+    shift = 256 - place[0]
+    prefix = (int.from_bytes(place[1], "big") >> shift << shift).to_bytes(KEY, "big")
+    records = found.records(place[0], prefix, len(_pool()))
+    assert records is not None
+    node, number = found.node(place[0], prefix), len(records) // RECORD
+    assert (node is not None) == (number > 1)
+    if node is not None:
+        whole = merkle.state_records(records, place[0], prefix)
+        left, right = ((half[:32], int.from_bytes(half[32:], "big")) for half in _halves(node))
+        assert merkle.state_node(*left, *right) == whole[0]
+
+
+def _halves(node: bytes) -> tuple[bytes, bytes]:
+    return node[:40], node[40:]
+
+
+@cache
 def _true() -> dict[bytes, int]:
     return {address: 10 + n for n, address in enumerate(_pool())}
 
@@ -134,6 +202,15 @@ def _proof_seeds() -> Iterator[bytes]:
         yield found.to_json().encode()
 
 
+def _snapshot_seeds() -> Iterator[bytes]:
+    yield bytes(40)
+    yield b"\1\x20\0\0\7" + bytes(40)
+    yield b"\1\0\x20\1\0\1" + bytes(40)
+    yield b"\0\2\3" + bytes(40)
+    for depth in range(DEEP):
+        yield bytes([0, 0, depth]) + sha256(_pool()[-1]).digest()
+
+
 TARGETS = {
     "state-records": Target(records, _record_seeds, longest=400),
     "account-proof": Target(
@@ -146,4 +223,5 @@ TARGETS = {
         ),
         native=False,
     ),
+    "snapshot-file": Target(snapshot, _snapshot_seeds, longest=300, native=False),
 }
