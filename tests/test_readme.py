@@ -39,16 +39,19 @@ def test_shown_output_is_what_the_demo_prints() -> None:
     """Line by line, numbers aside; test_demo runs the command itself."""
     (shown,) = blocks("text")
     for start in (
-        "building 5,000 signed blocks with 2 transfers each",
-        "a fresh node syncs from its peers over TCP, port ",
-        "live: transactions enter at the fresh node, the others make the blocks",
-        "sync of the fresh node",
+        "building 4,200 signed blocks with 8 transfers each, which make 16,800 accounts",
+        "each of the 3 nodes has a snapshot of the state at block 4,100",
+        "full sync: a fresh node executes all blocks, over TCP, port ",
+        "fast sync: another node fetches the state, with proofs, over TCP, port ",
+        "live: transactions enter at the last node, those that serve make the blocks",
+        "the two syncs",
+        "fast sync was ",
         "where the nodes stand",
-        "all nodes agree",
+        "all nodes agree, in every account",
     ):
         assert any(line.startswith(start) for line in shown.splitlines()), start
-    heads = re.findall(r"│ +5,005 │ ([0-9a-f]{16}) │ ([0-9a-f]{16}) │", shown)
-    assert len(heads) == 4
+    heads = re.findall(r"│ +4,205 │ ([0-9a-f]{16}) │ ([0-9a-f]{16}) │", shown)
+    assert len(heads) == 5
     assert len(set(heads)) == 1
 
 

@@ -88,8 +88,7 @@ def demo(
         int, typer.Option(min=0, max=1000, help="Blocks to produce after the syncs.")
     ] = 5,
 ) -> None:
-    """Build a signed chain, serve it from several nodes, sync one node by its blocks and one by
-    its state, then produce live.
+    """Build and serve a signed chain, sync one node in full and one fast, then produce live.
 
     Everything happens on this machine: temporary directories, TCP on loopback. Exits with 0 only
     if all nodes agree on head, state root and every account in the end.
