@@ -15,10 +15,12 @@ from ..blockchain.key_files import load_key
 from ..config import NodeConfig
 from ..errors import ConfigError
 from ..network.addresses import NodeAddress, parse_address, parse_node_address
+from ..network.sync import SyncPhase, SyncStatus
 from ..node import FullNode
 from .output import bad_option, console, count, duration, short, size
 
 STATUS_INTERVAL = 10.0  # seconds between two status lines
+STATE_INTERVAL = 2.0  # while a state is fetched, which is a matter of seconds
 
 
 class Transport(StrEnum):
@@ -53,6 +55,28 @@ def node(
     validator_key: Annotated[
         Path | None, typer.Option(help="Key file: produce blocks in the slots of this key.")
     ] = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast",
+            help="Begin a new chain with a recent state, fetched from peers and proved by the"
+            " headers, instead of executing all blocks.",
+        ),
+    ] = False,
+    backfill: Annotated[
+        bool,
+        typer.Option(
+            "--backfill", help="Then fetch the blocks before that state too, in the background."
+        ),
+    ] = False,
+    trusted_head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEIGHT:HASH",
+            help="A block that you know to be good: no other chain is followed, and signatures up"
+            " to there are not checked.",
+        ),
+    ] = None,
 ) -> None:
     """Run one node from a genesis file and a data directory until Ctrl-C or SIGTERM.
 
@@ -66,15 +90,23 @@ def node(
     key = load_key(validator_key) if validator_key else None
     if key is not None and config.validators and key.public_key not in config.validators:
         raise ConfigError(f"key file {validator_key}: its key is no validator of {genesis}")
+    trusted = None if trusted_head is None else _block(trusted_head)
     settings = NodeConfig(
         listen_host=host,
         listen_port=port,
         network_id=network_id,
         max_peers=max_peers,
         transport=transport.value,
+        fast_sync=fast,
+        backfill=backfill,
     )
     full_node = FullNode(
-        data, config, bootstrap_nodes=tuple(peer or ()), settings=settings, producer_key=key
+        data,
+        config,
+        bootstrap_nodes=tuple(peer or ()),
+        settings=settings,
+        producer_key=key,
+        trusted_head=trusted,
     )
     asyncio.run(run(full_node))
 
@@ -97,6 +129,18 @@ def _peer(text: str) -> NodeAddress:
         raise bad_option("--peer", str(error)) from error
 
 
+def _block(text: str) -> tuple[int, bytes]:
+    """Height and hash; a usage error if it is neither."""
+    height, _, digits = text.partition(":")
+    digits = digits.removeprefix("0x")
+    hexadecimal = len(digits) == 64 and all(c in "0123456789abcdefABCDEF" for c in digits)
+    if not (height.isascii() and height.isdecimal() and len(height) <= 20 and hexadecimal):
+        raise bad_option(
+            "--trusted-head", f"{text!r} is not a height, a colon and the 64 hex digits of a hash"
+        )
+    return int(height), bytes.fromhex(digits)
+
+
 async def run(full_node: FullNode) -> None:
     """Run the node, a status line now and then, until SIGINT or SIGTERM. Raises what made a
     part of it fail."""
@@ -107,6 +151,9 @@ async def run(full_node: FullNode) -> None:
 
     def synced() -> None:
         head = full_node.chain.head
+        pivot = full_node.sync.status.pivot_height
+        if pivot is not None:
+            out.print(f"began with the state of block {count(pivot)}, proved by its header")
         out.print(f"synced to block {count(head.height)} ({short(head.hash)})")
 
     full_node.sync.on_sync_complete = synced
@@ -118,7 +165,7 @@ async def run(full_node: FullNode) -> None:
                 f"genesis {short(full_node.chain.genesis_hash)}"
             )
             out.print(status_line(full_node))
-            while not await _stopping(full_node, STATUS_INTERVAL):
+            while not await _stopping(full_node, interval(full_node.sync.status)):
                 out.print(status_line(full_node))
             out.print("stopping")
     finally:
@@ -137,6 +184,26 @@ async def _stopping(full_node: FullNode, seconds: float) -> bool:
     return True
 
 
+def interval(status: SyncStatus) -> float:
+    """Seconds until the next status line."""
+    begins = status.phase in (SyncPhase.HEADERS, SyncPhase.STATE) and status.current_height == 0
+    return STATE_INTERVAL if begins else STATUS_INTERVAL
+
+
+def state_part(status: SyncStatus) -> str:
+    """How far the state is that is being fetched."""
+    part = f", state of block {count(status.pivot_height or 0)}"
+    if status.accounts_total is None:
+        return part
+    part += (
+        f": {count(status.accounts_done)} of {count(status.accounts_total)} accounts, "
+        f"{count(status.accounts_per_second)} accounts/s, {size(status.bytes_received)}"
+    )
+    if status.eta_seconds is not None:
+        part += f", {duration(status.eta_seconds)} to go"
+    return part
+
+
 def status_line(full_node: FullNode) -> str:
     """What the node does now, in one line."""
     status = full_node.sync.status
@@ -145,11 +212,15 @@ def status_line(full_node: FullNode) -> str:
         f"{status.phase.value}: block {count(head.height)} ({short(head.hash)}), "
         f"{len(full_node.p2p.peers)} peers"
     )
-    if status.eta_seconds is not None and status.target_height > head.height:
+    if status.phase is SyncPhase.STATE:
+        line += state_part(status)
+    elif status.eta_seconds is not None and status.target_height > head.height:
         line += (
             f", {status.progress:.1%} of {count(status.target_height)}, "
             f"{count(status.blocks_per_second)} blocks/s, {duration(status.eta_seconds)} to go"
         )
+    if full_node.sync.backfilling:
+        line += f", blocks from {count(full_node.chain.earliest_height)} on are here"
     clock = full_node.p2p.clock_offset
     if clock.off and clock.seconds is not None:
         line += f", clock off by {clock.seconds:+.0f} s"

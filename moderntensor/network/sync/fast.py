@@ -149,12 +149,10 @@ class FastSync:
 
     def _may_come(self, highest: int | None) -> bool:
         """Whether waiting may help."""
-        if highest is None:
-            return False
         interval, head = self._chain.config.snapshot_interval, self._chain.head.height
         if self._wanted is not None:
             return why_not_at(self._wanted, interval, head, highest) is None
-        return highest // interval * interval >= self._lowest()
+        return highest is not None and highest // interval * interval >= self._lowest()
 
     def _lowest(self) -> int:
         at_any_cost = self._stateless or self._wanted is not None
@@ -211,7 +209,7 @@ class FastSync:
         """Why there is no pivot."""
         config, tip = self._chain.config, self._chain.header_head.height
         highest = self._highest[1]
-        if self._wanted is not None and highest is not None:
+        if self._wanted is not None:
             why = why_not_at(
                 self._wanted, self._chain.config.snapshot_interval, self._chain.head.height, highest
             )

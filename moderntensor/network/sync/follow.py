@@ -63,6 +63,7 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
         self._catching: asyncio.Task[None] | None = None
         self._changes: deque[HeadChanged] = deque()
+        self._executes = False  # known to have the state that blocks change
         self.limit: int | None = None  # while set, a bounded sync has said where to stop
 
     def start(self) -> None:
@@ -130,6 +131,10 @@ class Follower:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause()):
                         await self._wake.wait()
+            if not await self._has_state():
+                while self._waiting:
+                    self._waiting.popleft().done.set()
+                continue
             behind = not self._waiting
             while self._waiting:
                 announced = self._waiting.popleft()
@@ -146,6 +151,11 @@ class Follower:
                     # A sync that began while we waited for our turn says itself where to stop.
                     if self.limit is None and not self._manager.syncing:
                         await self._catch_up_quietly()
+
+    async def _has_state(self) -> bool:
+        """Whether blocks can be executed at all: nothing can be done about it here."""
+        self._executes = self._executes or await self._runtime.run(lambda: self._chain.has_state)
+        return self._executes
 
     def _pause(self) -> float:
         """Seconds until claims are looked at, or an early block is asked for again."""

@@ -54,13 +54,15 @@ def choose(snapshots: Iterable[tuple[int, bytes]], header_at: HeaderAt) -> Pivot
     return None
 
 
-def why_not_at(height: int, interval: int, head: int, highest: int) -> str | None:
+def why_not_at(height: int, interval: int, head: int, highest: int | None) -> str | None:
     """Why the pivot cannot be at this height whatever peers announce, on a chain that is executed
-    up to `head` and may have its pivot at `highest`; None if it can."""
+    up to `head` and may have its pivot at `highest` at the most; None if it can."""
     if height % interval:
         return f"snapshots are of every {interval}th block"
     if height <= head:
         return f"the chain is at block {head} already"
+    if highest is None:
+        return "too few blocks follow it"
     if height > highest:
         return f"too few blocks follow it; block {highest} is the last that enough do"
     return None
