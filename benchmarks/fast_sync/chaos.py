@@ -14,12 +14,11 @@ HONEST = 2
 
 
 def measure(scale: Scale, cache: Path, transport: str) -> dict[str, Any]:
-    """Rates of two honest peers alone, of six, and of two among four liars; who was told what."""
+    """Rates of two honest peers alone and of the two among four liars; what befell these."""
     source = chains.large_state(cache, scale.chaos, 128)
     runs = {}
     for name, honest, liars in (
         ("alone", HONEST, ()),
-        ("six", HONEST + len(LIES), ()),
         ("among liars", HONEST, tuple(LIES)),
     ):
         with Fleet(transport) as fleet:
@@ -36,15 +35,11 @@ def measure(scale: Scale, cache: Path, transport: str) -> dict[str, Any]:
                 }
                 for lie, server in zip(liars, fleet.servers[honest:], strict=True)
             }
-    rates = {
-        name: source.accounts / run["state_seconds"] / (6 if name == "six" else HONEST)
-        for name, run in runs.items()
-    }
+    rates = {name: source.accounts / run["state_seconds"] / HONEST for name, run in runs.items()}
     return {
         "accounts": source.accounts,
         "rates_per_honest_peer": rates,
         "share": rates["among liars"] / rates["alone"],
-        "share_of_six": rates["among liars"] / rates["six"],
         "liars": told,
         "offences": runs["among liars"]["offences"],
         "seconds": {name: run["seconds"] for name, run in runs.items()},
@@ -58,8 +53,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     return [
         f"{result['accounts']:,} accounts; accounts/s per honest peer: "
         + ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()),
-        f"among liars / the same two alone: {result['share']:.0%} (mark {LEAST_CHAOS:.0%}); "
-        f"/ six honest ones: {result['share_of_six']:.0%}",
+        f"among liars / the same two alone: {result['share']:.0%} (mark {LEAST_CHAOS:.0%})",
         *(
             f"  who {'answers with false ' + lie if lie in ('accounts', 'nodes') else lie}: "
             f"{found['fate']}; {found['lies']} lies"

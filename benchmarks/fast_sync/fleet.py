@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -32,6 +33,7 @@ class Fleet:
         self.servers: list[Child] = []
         self._stack = ExitStack()
         self._made = 0
+        self._copied = False
 
     def __enter__(self) -> Self:
         temporary = tempfile.TemporaryDirectory(prefix="moderntensor-", ignore_cleanup_errors=True)
@@ -49,17 +51,19 @@ class Fleet:
         self._stack.callback(child.kill)
         return child
 
-    def serve(self, *sources: Source, lie: str | None = None) -> Child:
-        """One more process that serves a copy of the first source, and can be told to `show`
-        the next."""
+    def serve(self, *sources: Source, lie: str | None = None, most: int | None = None) -> Child:
+        """One more process that serves a copy of the first source, and of the next instead once
+        it has served `most` accounts."""
         name = f"server-{len(self.servers)}"
         data = [self.directory / name / str(i) for i in range(len(sources))]
         for source, copy in zip(sources, data, strict=True):
             shutil.copytree(source.data, copy)
+        self._copied = True
         setup = {
             "data": [str(copy) for copy in data],
             "genesis": str(Path(sources[0].directory) / GENESIS),
             "lie": lie,
+            "most": most,
         }
         self.servers.append(self._child("server", setup))
         return self.servers[-1]
@@ -69,6 +73,9 @@ class Fleet:
     ) -> tuple[Child, Path]:
         """A process that syncs from all servers, into a directory that is new unless `name` says
         which."""
+        if self._copied:
+            os.sync()  # else the commits of who syncs would have to write the copies to the disk
+            self._copied = False
         data = self.directory / (name or f"synced-{self._made}")
         setup = {
             "data": str(data),

@@ -27,9 +27,12 @@ _NODE: Final = 80
 _BEFORE_IT_GOES: Final = 3  # replies of one that vanishes
 
 
-def install(lie: str | None, served: Counter[str]) -> None:
+def install(
+    lie: str | None, served: Counter[str], after: Callable[[], None] = lambda: None
+) -> None:
     """Let all servers of this process tell `lie`, and count in `served` what leaves them:
-    "chunks" and their "accounts", "nodes", and the "lies" among the replies."""
+    "chunks" and their "accounts", "nodes", and the "lies" among the replies. `after` is called
+    after each of them."""
     honest = Server.frame
     numbers = count()
 
@@ -49,6 +52,7 @@ def install(lie: str | None, served: Counter[str]) -> None:
             served["accounts"] += len(raw) // _RECORD  # what stands before them is shorter
         else:
             served["nodes"] += len(raw) // _NODE
+        after()
         return raw
 
     Server.frame = frame  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ class Scale:
     chaos: int  # accounts in the genesis of that part
     kills: int
     moves: int  # blocks that the chain moves on while its snapshot goes
-    base: int  # blocks of that chain, and of the one that goes on while it is served
+    base: int  # accounts of that chain, and of the one that goes on while it is served
     seconds: int  # that a node serves and follows
 
 
@@ -39,7 +39,7 @@ WHOLE: Final = Scale(
     chaos=1_000_000,
     kills=25,
     moves=5000,
-    base=2148,
+    base=200_000,
     seconds=30,
 )
 QUICK: Final = Scale(
@@ -52,6 +52,6 @@ QUICK: Final = Scale(
     chaos=20_000,
     kills=2,
     moves=300,
-    base=356,
-    seconds=4,
+    base=20_000,
+    seconds=2,
 )

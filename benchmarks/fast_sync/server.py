@@ -52,23 +52,29 @@ class Serving:
         stack.callback(keeper.close)
         return chain, keeper
 
-    def show(self, number: int) -> list[int]:
-        """Serve this chain from now on, and nothing of the others; heights of its snapshots."""
+    def show(self, number: int) -> None:
+        """Serve this chain from now on, and nothing of the others."""
         chain, keeper = self._chains[number]
         self.node.attach_chain(chain, snapshots=keeper)
-        return [height for height, _ in keeper.announced]
 
 
 async def run(setup: dict[str, Any]) -> None:
     served: Counter[str] = Counter()
-    lies.install(setup.get("lie"), served)
     with ExitStack() as stack:
         serving = Serving(setup, stack)
+        most = setup.get("most")
+
+        def after() -> None:
+            """The chain moves on, and what was served is gone."""
+            if most is not None and served["accounts"] >= most and "before" not in served:
+                served["before"] = served["accounts"]
+                serving.show(1)
+
+        lies.install(setup.get("lie"), served, after)
         async with serving.node as node:
             threads = sync_profile.thread_seconds()
             await obey(
                 {
-                    "show": serving.show,
                     "served": lambda: served,
                     "threads": lambda: sync_profile.thread_seconds(threads),
                     "offences": lambda: dict(node.reputation.counts.offences),

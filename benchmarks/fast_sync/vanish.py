@@ -17,33 +17,22 @@ TOLERANCE = 0.02  # what was there is a half of the state, not a sample of it
 
 def measure(scale: Scale, cache: Path, transport: str) -> dict[str, Any]:
     """For each share of accounts that the blocks change: how much of what was there is kept."""
-    source = chains.history(cache, scale.base, scale.accounts, scale.accounts, scale.interval)
+    source = chains.large_state(cache, scale.base, 128)
     found = []
     for share in SHARES:
         moved = chains.moved_on(source, scale.moves, share)
         with Fleet(transport) as fleet:
             for _ in range(PEERS):
-                fleet.serve(source, moved)
-            at: dict[str, Any] = {}
-
-            def move_half_way(status: dict[str, Any], fleet: Fleet = fleet, at: Any = at) -> None:
-                if not at and (status["accounts_done"] or 0) >= source.accounts // 2:
-                    for server in fleet.servers:
-                        server.ask("show", number=1)
-                    at.update(status, served=total(fleet.servers, "accounts"))
-
-            run = fleet.sync(source, fast=True, watch=move_half_way, expected=moved)
-            assert at, "it was done before half of the state was seen"
-            after = total(fleet.servers, "accounts") - at["served"]
-        # At the old pivot there were so many; what is fetched beyond the missing is refetched.
-        missing = moved.accounts - at["accounts_done"]
-        again = max(after - missing, 0)
+                fleet.serve(source, moved, most=source.accounts // 2 // PEERS)
+            run = fleet.sync(source, fast=True, expected=moved)
+            before, fetched = total(fleet.servers, "before"), total(fleet.servers, "accounts")
+        again = max(fetched - moved.accounts, 0)
         found.append(
             {
                 "changed": share,
-                "done": at["accounts_done"],
-                "fetched_after": after,
-                "reused": 1 - again / at["accounts_done"],
+                "before": before,
+                "fetched": fetched,
+                "reused": 1 - again / before,
                 "unchanged_at_best": _unchanged(source, moved),
                 "seconds": run["seconds"],
                 "phases": run["phases"],
@@ -78,8 +67,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     """The result for people."""
     return [
         f"{run['changed']:.0%} of {result['accounts']:,} accounts changed within "
-        f"{result['moves']:,} blocks: {run['done']:,} were here, {run['reused']:.0%} of them kept "
-        f"({run['unchanged_at_best']:.0%} lie in unchanged subtrees of {LEAST_SUBTREE}); "
+        f"{result['moves']:,} blocks: {run['before']:,} were here, {run['reused']:.0%} of them "
+        f"kept ({run['unchanged_at_best']:.0%} lie in unchanged subtrees of {LEAST_SUBTREE}); "
         f"{run['seconds']:.2f} s in all"
         for run in result["runs"]
     ]
