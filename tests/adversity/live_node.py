@@ -94,6 +94,7 @@ class Live:
             "hash": node.chain.head.hash.hex(),
             "header_height": node.chain.header_head.height,
             "syncing": node.sync.syncing,
+            "accounts_done": node.sync.status.accounts_done,
             "tasks": len(asyncio.all_tasks()),
             "task_names": Counter(task.get_name() for task in asyncio.all_tasks()),
             "log_lines": self.log.count,

@@ -24,15 +24,19 @@ sys.path[:0] = [str(ROOT), str(HERE.parent)]
 
 from adversity.rows import HAZARDS, Hazard  # noqa: E402
 from moderntensor.blockchain import side  # noqa: E402
+from moderntensor.blockchain.snapshots import keeper  # noqa: E402
 from moderntensor.config import NodeConfig  # noqa: E402
 from moderntensor.network import connection, limits, offences, protocol, rates  # noqa: E402
 from moderntensor.network import reputation as reputations  # noqa: E402
-from moderntensor.network.sync import sources  # noqa: E402
+from moderntensor.network.sync import fast, sources  # noqa: E402
 
 PAGE = ROOT / "docs" / "security.md"
 RESULT = ROOT / "benchmarks" / "results" / "adversity.json"
 BEGIN, END = "<!-- hazards: begin -->", "<!-- hazards: end -->"
-PLACES = (limits, connection, offences, reputations, protocol, rates, side, sources, NodeConfig())
+PLACES = (
+    *(limits, connection, offences, reputations, protocol, rates, side, sources, fast, keeper),
+    NodeConfig(),
+)
 MIB = 1024 * 1024
 COMMON = {"test", "memory_grown", "slowest_pong", "syncs"}
 

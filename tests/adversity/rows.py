@@ -15,8 +15,6 @@ class Hazard(NamedTuple):
     elsewhere: str = ""
 
 
-LATER = "not on the network yet: fast sync"
-
 HAZARDS = (
     Hazard(
         "1",
@@ -166,10 +164,33 @@ HAZARDS = (
         "never signs a slot twice",
         elsewhere="tests/blockchain/test_producer.py",
     ),
-    Hazard("44", "altered state chunk", LATER, elsewhere=LATER),
-    Hazard("45", "state nodes that do not hash", LATER, elsewhere=LATER),
-    Hazard("46", "snapshot vanishes", LATER, elsewhere=LATER),
-    Hazard("47", "pruned peer", "PRUNED is an answer"),
+    Hazard(
+        "44",
+        "state chunk with a missing, extra, altered or unsorted account",
+        "BAD_STATE on arrival, banned; fetched elsewhere",
+        ("BAN_AT", "MAX_STATE_ACCOUNTS"),
+        "tests/sync/test_fast_chaos.py",
+    ),
+    Hazard(
+        "45",
+        "state nodes that do not hash to their parent",
+        "BAD_STATE on arrival, banned; fetched elsewhere",
+        ("BAN_AT", "MAX_STATE_NODES"),
+        "tests/sync/test_fast_chaos.py",
+    ),
+    Hazard(
+        "46",
+        "snapshot vanishes half-way",
+        "from others, or a newer one of which only what changed is fetched, or by blocks",
+        ("MAX_FRUITLESS", "NEWER_SECONDS"),
+        "tests/sync/test_fast_kills.py",
+    ),
+    Hazard(
+        "47",
+        "pruned peer; states asked for that are not there, too large, over and over",
+        "PRUNED is an answer; NOT_FOUND, TOO_LARGE, LIMITS; no snapshot is kept for ever",
+        ("KEPT", "LEASE", "IDLE"),
+    ),
     Hazard(
         "48",
         "kill -9, power loss",

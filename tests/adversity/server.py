@@ -16,7 +16,7 @@ from .noise_wire import NoiseLine, PlainLine, public_of
 from .own_tree import OwnTree
 
 SOFT_REPLY_LIMIT = 2 * wire.MIB  # docs/protocol.md, section 3
-MOST_ACCOUNTS = 3_000  # less than the protocol allows, so that a state is asked for in parts
+MOST_ACCOUNTS = 5_000  # less than the protocol allows, so that a state is asked for in parts
 CAPABILITIES = (b"sync/1", b"relay/1", b"state/1")
 Answer = Callable[[wire.Asked], bytes | None]
 

@@ -15,9 +15,9 @@ from moderntensor.blockchain.transaction import Transaction
 
 from .own_tree import OwnTree
 
-STRANGERS = 6_000  # accounts of nobody that the chain begins with
+STRANGERS = 12_000  # accounts of nobody that the chain begins with
 INTERVAL = 32  # blocks between snapshots
-FIRST, SECOND = INTERVAL, 2 * INTERVAL  # heights of snapshots
+FIRST, SECOND = 2 * INTERVAL, 3 * INTERVAL  # heights of snapshots
 BEHIND = 68  # blocks above a snapshot that a node asks for before it takes it, and a few
 HEIGHT = FIRST + BEHIND  # of the chain while the first is there
 FULL_HEIGHT = SECOND + BEHIND
