@@ -7,16 +7,31 @@ head. Its bodies come later.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ..backend import headers
-from ..errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
+from ..errors import (
+    FinalityError,
+    HeaderChainError,
+    InvalidBlockError,
+    StaleBodiesError,
+    UnknownParentError,
+)
 from ..storage import ReadTransaction, WriteTransaction
 from . import provisional, side, tables
 from .chain_types import ChainHead
 from .genesis import ChainConfig
 from .invalid import InvalidBlocks
-from .lookup import Anchor, HeaderBatch, KnownHeader, anchor_of, find_header, pending_span
+from .lookup import (
+    Anchor,
+    HeaderBatch,
+    KnownHeader,
+    anchor_of,
+    find_header,
+    pending_headers,
+    pending_span,
+)
 
 DELETED_AT_ONCE: Final = 4096  # headers in memory while a candidate of any length is given up
 
@@ -140,6 +155,33 @@ def final_height(txn: ReadTransaction) -> int:
     """The highest block that can never be undone, whatever the settings say by now."""
     stored = txn.get(tables.META, tables.META_FINAL)
     return 0 if stored is None else tables.parse_height(stored)
+
+
+def to_apply(
+    txn: ReadTransaction, head: ChainHead, start: int, count: int, hashes: Sequence[bytes] | None
+) -> HeaderBatch:
+    """The pending headers from height `start` on, to which so many bodies are to be applied.
+
+    StaleBodiesError where they do not begin there, or are not those of `hashes` if given;
+    ValueError for a reorganisation that would not end above `head`.
+    """
+    if not count:
+        raise ValueError("no bodies to apply")
+    span = provisional.checked_span(txn)
+    if span is None or span[0] != start or span[1] < start + count - 1:
+        raise StaleBodiesError(
+            f"bodies {start} to {start + count - 1} are not where the pending headers "
+            f"begin ({'there are none' if span is None else f'{span[0]} to {span[1]}'})"
+        )
+    batch = pending_headers(txn, start, count)
+    if hashes is not None and batch.hashes() != list(hashes):
+        raise StaleBodiesError(f"the pending headers from {start} on are others by now")
+    if start + count - 1 <= head.height:
+        raise ValueError(
+            f"bodies of a reorganisation end at {start + count - 1}, and must reach beyond "
+            f"the head at {head.height}"
+        )
+    return batch
 
 
 # --- changing the pending headers ------------------------------------------------------------

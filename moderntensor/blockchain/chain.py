@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ..errors import HeaderChainError, InvalidBlockError, StaleBodiesError
+from ..errors import HeaderChainError, InvalidBlockError
 from ..runtime import Runtime
 from ..storage import ReadTransaction, Store, WriteTransaction
 from . import adoption, backlog, candidates, evidence, provisional, rehearsal, side, tables
@@ -22,6 +22,7 @@ from .chain_types import AppliedBatch, ChainHead, HeadChanged, ImportResult
 from .condemned import condemn
 from .genesis import ChainConfig
 from .invalid import InvalidBlocks
+from .listeners import HeadListeners
 from .lookup import (
     Anchor,
     HeaderBatch,
@@ -58,7 +59,7 @@ class Blockchain(ChainReader):
         super().__init__(store, config)
         self._runtime = runtime or Runtime()
         self._lock = threading.RLock()
-        self._subscribers: list[Callable[[HeadChanged], object]] = []
+        self._listeners = HeadListeners()
         self._head = open_chain(store, config)
         with store.read() as txn:
             self._invalid = InvalidBlocks(txn)
@@ -99,13 +100,7 @@ class Blockchain(ChainReader):
     def subscribe(self, callback: Callable[[HeadChanged], object]) -> Callable[[], None]:
         """Call `callback` after every commit that moves the head, on the writing thread, in
         order. Returns what ends it. An exception in it is logged: the commit stands."""
-        self._subscribers.append(callback)
-
-        def unsubscribe() -> None:
-            if callback in self._subscribers:
-                self._subscribers.remove(callback)
-
-        return unsubscribe
+        return self._listeners.add(callback)
 
     # --- headers ----------------------------------------------------------------------------
 
@@ -194,7 +189,8 @@ class Blockchain(ChainReader):
         nothing else happens; else the block and what stands on it are remembered as invalid.
         """
         with self._lock:
-            batch = self._pending_batch(start_height, len(bodies), hashes)
+            with self.store.read() as txn:
+                batch = candidates.to_apply(txn, self._head, start_height, len(bodies), hashes)
             raw = iter(prepare_bodies(body for body in bodies if isinstance(body, bytes)))
             prepared = [next(raw) if isinstance(body, bytes) else body for body in bodies]
             return self._advance(start_height - 1, batch, prepared, indexed=True)
@@ -403,33 +399,8 @@ class Blockchain(ChainReader):
         reverted = tuple((undid.height, undid.hash) for undid in map(head_of, undone))
         if reverted:
             log.info("reorganised: %d blocks undone, head is now %s", len(reverted), head)
-        event = HeadChanged(head, applied, reverted)
-        for callback in tuple(self._subscribers):
-            try:
-                callback(event)
-            except Exception:  # the commit stands, whatever a listener makes of it
-                log.exception("a listener failed on the new head %d", head.height)
+        self._listeners.tell(HeadChanged(head, applied, reverted))
         return AppliedBatch(len(applied), 0, head, len(reverted))
-
-    def _pending_batch(self, start: int, count: int, hashes: Sequence[bytes] | None) -> HeaderBatch:
-        if not count:
-            raise ValueError("no bodies to apply")
-        with self.store.read() as txn:
-            span = provisional.checked_span(txn)
-            if span is None or span[0] != start or span[1] < start + count - 1:
-                raise StaleBodiesError(
-                    f"bodies {start} to {start + count - 1} are not where the pending headers "
-                    f"begin ({'there are none' if span is None else f'{span[0]} to {span[1]}'})"
-                )
-            batch = pending_headers(txn, start, count)
-        if hashes is not None and batch.hashes() != list(hashes):
-            raise StaleBodiesError(f"the pending headers from {start} on are others by now")
-        if start + count - 1 <= self._head.height:
-            raise ValueError(
-                f"bodies of a reorganisation end at {start + count - 1}, and must reach beyond "
-                f"the head at {self._head.height}"
-            )
-        return batch
 
     def _note_candidate(self) -> None:
         with self.store.read() as txn:

@@ -336,38 +336,6 @@ def test_an_old_body_that_no_execution_would_take(fault: str, store: Store) -> N
     assert chain.earliest_height == 2
 
 
-# --- undo --------------------------------------------------------------------------------------
-
-
-def test_undo_is_kept_from_the_last_snapshot_height_on(store: Store) -> None:
-    maker = ChainMaker(VALIDATORS, snapshot_interval=20, max_reorg_depth=4)
-    blocks = maker.run(maker.genesis, 65, transfers=1)
-    chain = Blockchain(store, maker.config)
-    for block in blocks[:50]:
-        chain.import_block(block)
-        height = block.height
-        kept = min(height - 4, height - height % 20)
-        assert [tables.parse_height(key) for key, _ in dump(store)[tables.UNDO]] == list(
-            range(max(kept, 0) + 1, height + 1)
-        )
-    chain.add_headers(headers_of(blocks))
-    chain.apply_bodies(51, bodies_of(blocks[50:]))
-    assert tables.parse_height(dump(store)[tables.UNDO][0][0]) == 61
-
-
-def test_far_behind_no_undo_is_kept_for_snapshots(store: Store) -> None:
-    maker = ChainMaker(VALIDATORS, snapshot_interval=10, max_reorg_depth=4)
-    blocks = maker.run(maker.genesis, 60, transfers=1)
-    chain = Blockchain(store, maker.config)
-    chain.add_headers(headers_of(blocks))
-    chain.apply_bodies(1, bodies_of(blocks[:39]))
-    kept = [tables.parse_height(key) for key, _ in dump(store)[tables.UNDO]]
-    assert kept == [36, 37, 38, 39]
-    chain.apply_bodies(40, bodies_of(blocks[39:49]))
-    kept = [tables.parse_height(key) for key, _ in dump(store)[tables.UNDO]]
-    assert kept == list(range(41, 50))
-
-
 # --- damaged and killed ------------------------------------------------------------------------
 
 

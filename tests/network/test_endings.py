@@ -334,7 +334,7 @@ async def test_a_chain_attached_later_is_the_one_whose_news_are_told() -> None:
     node.attach_chain(before)
     async with node, await RawPeer.meet(node, best_height=2) as raw:
         node.attach_chain(after)
-        await until(lambda: after._subscribers and not before._subscribers)
+        await until(lambda: len(after._listeners) > len(before._listeners))
         extend(after, 1)
         while not isinstance(message := await raw.read_any(), type(None)):
             if message.TYPE == MessageType.NEW_BLOCK:
