@@ -94,6 +94,17 @@ def test_a_snapshot_is_the_state_of_its_block(
     assert not snapshots.announced
 
 
+def test_keys_in_crowds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "CHUNK", 2)  # whole subtrees are empty, or of one account
+    maker = CrowdedMaker(spread=0)
+    with opened("memory", tmp_path) as store:
+        chain = Blockchain(store, maker.config)
+        add(chain, maker.grow(maker.genesis, INTERVAL, transfers=1))
+        snapshots = kept_in(chain, tmp_path)
+        assert snapshots.make(never)
+        check_announced(snapshots, maker, INTERVAL)
+
+
 def test_blocks_that_come_meanwhile_change_nothing(
     chain: Blockchain, maker: CrowdedMaker, tmp_path: Path
 ) -> None:
@@ -136,8 +147,9 @@ def test_a_reorganisation_above_changes_nothing(
 
 
 def test_a_reorganisation_below_ends_it_and_the_next_one_is_right(
-    chain: Blockchain, maker: CrowdedMaker, tmp_path: Path
+    chain: Blockchain, maker: CrowdedMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     snapshots = kept_in(chain, tmp_path)
     blocks = add(chain, maker.grow(maker.genesis, INTERVAL + 1))
     other = maker.grow(blocks[INTERVAL - 3], 6, salt=1)
@@ -152,6 +164,7 @@ def test_a_reorganisation_below_ends_it_and_the_next_one_is_right(
 
     assert not snapshots.make(reorganise)
     assert chain.head.hash == other[-1].hash
+    assert f"block {INTERVAL} is no longer on the chain" in caplog.text
     assert (snapshots.announced, files_in(tmp_path)) == ((), [])
     assert snapshots.due() == INTERVAL
     assert snapshots.make(never)

@@ -17,9 +17,11 @@ ALL = (0, bytes(32))
 class CrowdedMaker(ChainMaker):
     """Besides the usual accounts there are 300 others, some with keys close to each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, spread: int = 300) -> None:
+        """`spread` others with keys anywhere."""
         super().__init__()
-        numbers = [*range(300), *(n for close in state_reference.SHARED.values() for n in close)]
+        close = [n for numbers in state_reference.SHARED.values() for n in numbers]
+        numbers = [*range(spread), *close]
         self.others = [n.to_bytes(20, "big") for n in numbers]
         alloc = {**self.config.alloc, **dict.fromkeys(self.others, 1)}
         self.config = dataclasses.replace(self.config, alloc=alloc, snapshot_interval=INTERVAL)
@@ -69,8 +71,9 @@ def check_snapshot(snapshot: Snapshot, maker: ChainMaker, block: Block) -> None:
     keyed = state_reference.keyed(
         {address: state_reference.account(*funds) for address, funds in state.items()}
     )
-    for depth, prefix, node in state_reference.nodes(keyed, 0, 1):
-        assert snapshot.node(depth, prefix) == node
+    nodes = {(depth, prefix): node for depth, prefix, node in state_reference.nodes(keyed, 0, 1)}
+    assert snapshot.nodes([*nodes]) == [*nodes.values()]
+    assert all(snapshot.node(*path) == node for path, node in nodes.items())
 
 
 def check_announced(keeper: SnapshotKeeper, maker: ChainMaker, *heights: int) -> None:

@@ -90,9 +90,9 @@ class _Past:
         if stored == tables.block_key(*self._seen):
             return
         if not _is_on_chain(txn, *self._seen):
-            # Reorganised: other blocks are on top of ours, if that is still there.
+            # Reorganised: other blocks are on top of ours, if that is still there. What was learnt
+            # of it from those before stays true.
             self._seen = self._block
-            self._changed.clear()
             if not _is_on_chain(txn, *self._seen):
                 raise SnapshotLostError(f"block {self._seen[0]} is no longer on the chain")
         head, _ = tables.parse_block_key(stored)
