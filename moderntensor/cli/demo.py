@@ -32,7 +32,6 @@ from .devnet import INITIAL_BALANCE, blocks_per_commit, derive_keys
 from .output import console, count
 
 BLOCK_TIME = 1  # seconds: the shortest slot, so that live blocks need no patience
-OWNERS = 100  # accounts that own something at first, and send
 # Blocks from a snapshot to the end of the chain: a fast sync asks for at least 64.
 SNAPSHOT_DEPTH = 100
 SEED = bytes(32)
@@ -49,6 +48,7 @@ class Plan:
 
     blocks: int
     transfers: int
+    accounts: int
     peers: int
     live_blocks: int
 
@@ -83,6 +83,9 @@ def demo(
     transfers: Annotated[
         int, typer.Option(min=0, max=1000, help="Transfers per block; every second to a new one.")
     ] = 8,
+    accounts: Annotated[
+        int, typer.Option(min=2, max=100_000, help="Accounts at first, which send.")
+    ] = 100,
     peers: Annotated[int, typer.Option(min=1, max=20, help="Nodes that serve the chain.")] = 3,
     live_blocks: Annotated[
         int, typer.Option(min=0, max=1000, help="Blocks to produce after the syncs.")
@@ -93,7 +96,7 @@ def demo(
     Everything happens on this machine: temporary directories, TCP on loopback. Exits with 0 only
     if all nodes agree on head, state root and every account in the end.
     """
-    plan = Plan(blocks, transfers, peers, live_blocks)
+    plan = Plan(blocks, transfers, accounts, peers, live_blocks)
     with tempfile.TemporaryDirectory(prefix="moderntensor-demo-") as directory:
         outcome = asyncio.run(run(plan, Path(directory)))
     if not outcome.agree:
@@ -105,7 +108,7 @@ async def run(plan: Plan, directory: Path) -> Outcome:
     out = console()
     runtime = Runtime()
     validators = derive_keys(SEED, "validator", plan.peers)
-    owners = derive_keys(SEED, "account", OWNERS)
+    owners = derive_keys(SEED, "account", plan.accounts)
     config = ChainConfig(
         chain_id=1,
         timestamp=int(runtime.wall_time()) - plan.blocks * BLOCK_TIME,
