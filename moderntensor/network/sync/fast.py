@@ -248,10 +248,10 @@ class FastSync:
 
     async def _fetch(self, pivot: Pivot) -> None:
         """All of the pivot's state that is not here. Raises SnapshotGone, SyncError."""
-        self._meter.phase = SyncPhase.STATE
         self._meter.target_height = self._chain.header_head.height
         await self._write(self._staging.aim, pivot)
         self._meter.state_begins(pivot.height, *await self._runtime.run(self._have))
+        self._meter.phase = SyncPhase.STATE
         stage = StateStage(self._context, self._staging)
         task = asyncio.create_task(stage.run(), name="sync-state")
         try:
