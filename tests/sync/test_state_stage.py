@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import cache
 from hashlib import sha256
@@ -170,12 +171,12 @@ async def test_a_peer_that_leaves_half_way_is_made_up_for() -> None:
 # --- lies ------------------------------------------------------------------------------------
 
 
-def of_accounts(change: object) -> Lie:
+def of_accounts(change: Callable[[list[bytes]], list[bytes]]) -> Lie:
     def lie(request: Request, reply: Reply) -> Reply:
         if not isinstance(reply, StateMessage) or reply.count < 2:
             return reply
         records = [reply.accounts[at : at + RECORD] for at in range(4, len(reply.accounts), RECORD)]
-        return accounts_reply(request, b"".join(change(records)))  # type: ignore[operator]
+        return accounts_reply(request, b"".join(change(records)))
 
     return lie
 
@@ -243,6 +244,27 @@ async def test_a_silent_peer_is_overtaken() -> None:
             await fetcher.fetch(whole)
         assert fetcher.holds(whole)
         assert honest.accounts == whole.count
+
+
+async def test_a_silent_peer_holds_up_the_rest_for_a_few_times_what_others_need() -> None:
+    whole = image()
+    patient = SETTINGS.replace(stall_timeout=60.0, stall_timeout_max=60.0, request_timeout=60.0)
+
+    def falls_silent(_: Request, reply: Reply) -> Reply | None:
+        return None if isinstance(reply, StateMessage) and reply.count else reply
+
+    async with (
+        fetching(settings=patient) as fetcher,
+        state_node(whole, lie=falls_silent) as silent,
+        state_node(whole) as honest,
+    ):
+        await fetcher.connect(silent, honest)
+        async with asyncio.timeout(20):
+            await fetcher.fetch(whole)
+        assert fetcher.holds(whole)
+        assert honest.accounts == whole.count
+        assert len(fetcher.pool) == 2  # nobody's patience ran out
+        assert not any(any(source.in_flight) for source in fetcher.pool)
 
 
 # --- a newer pivot ---------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from math import inf
+from statistics import median
 from typing import Final, TypeVar
 
 from ...config import NodeConfig
@@ -247,6 +249,11 @@ class SourcePool:
     def size(self, source: Source, kind: Kind, wanted: int) -> int:
         """How many of the items that are wanted to ask this peer for at once."""
         return source.capacity[kind].size(min(wanted, self._most[kind]))
+
+    def usual_seconds(self, kind: Kind, items: int) -> float:
+        """In which a peer of middling speed delivers so many; infinite while nobody is known."""
+        rates = [rate for s in self._sources.values() if (rate := s.capacity[kind].rate)]
+        return items / median(rates) if rates else inf
 
     async def changed(self, ready: Callable[[], bool], seconds: float | None = None) -> bool:
         """Wait until `ready()`, looking whenever something changed; False after `seconds`."""

@@ -112,6 +112,7 @@ class AccountsJob(Job):
         self.hole = hole
         self.refused = wanted.refused
         self.snapshot = wanted.pivot[:2]
+        self.items = hole.count
         self.reply_bytes = hole.count * ACCOUNT_BYTES
         self.state: FilledState | None = None
 

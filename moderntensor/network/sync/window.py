@@ -10,23 +10,30 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Generic, Self, TypeVar
+from math import inf
+from typing import Final, Generic, Self, TypeVar
 
 from ...runtime import Runtime
 from .source import Kind, Misbehaviour, Refused, Source, Unanswered
 from .sources import SourcePool
 
+# A job that holds up the window for so many times its usual time, and at least so many seconds, is
+# given to a second peer before patience runs out, which is no reproach to the first.
+EARLY_TIMES: Final = 8
+EARLY_LEAST: Final = 0.5
+
 
 class Attempt:
     """One peer at work on one job."""
 
-    __slots__ = ("_held", "kind", "late", "moved", "source", "task")
+    __slots__ = ("_held", "kind", "late", "moved", "passed", "source", "task")
 
     def __init__(self, source: Source, kind: Kind, now: float) -> None:
         self.source = source
         self.kind = kind
         self.moved = now  # loop time at which it began or last delivered an item
         self.late = False  # a second peer was asked because of this one
+        self.passed = False  # a second peer was asked early, and this one may still answer
         self.task: asyncio.Task[None] | None = None
         self._held = True
         source.in_flight[kind] += 1
@@ -44,6 +51,7 @@ class Job(ABC):
 
     kind: Kind
     reply_bytes = 0  # what one attempt may bring at most
+    items = 0  # by which its usual time is known; 0: it has none
     snapshot: tuple[int, bytes] | None = None  # that a peer should announce to be asked
 
     def __init__(self, height: int) -> None:
@@ -92,6 +100,7 @@ class Window(Generic[J]):
         self._most_jobs = most_jobs
         self._most_bytes = most_bytes
         self._jobs: deque[J] = deque()
+        self._passed: set[Attempt] = set()  # whose jobs others have done meanwhile
         self._closed = False
         self._work = asyncio.Event()  # something for `run` to look at
         self._room = asyncio.Event()  # for the feeder
@@ -160,6 +169,7 @@ class Window(Generic[J]):
                     finally:
                         if timer is not None:
                             timer.cancel()
+                self._forsake()
         finally:
             self._pool.unwatch(self._work)
 
@@ -197,18 +207,31 @@ class Window(Generic[J]):
         patience = self._pool.patience
         latest = max(attempt.moved for attempt in job.attempts.values())
         due = latest + patience.seconds
-        if now < due:
-            return due
+        usual = self._pool.usual_seconds(self._kind, job.items) if job.items else inf
+        early = min(due, latest + max(EARLY_LEAST, EARLY_TIMES * usual))
+        if now < early:
+            return early
         if len(job.attempts) == 1:
             taken = job.refused | job.attempts.keys()
             source = self._pool.pick(self._kind, job.height, taken, job.snapshot)
             if source is not None:
                 for attempt in job.attempts.values():
-                    if not attempt.late:  # once, however many others do its work in parts
+                    if now < due:
+                        attempt.passed = True
+                    elif not attempt.late:  # once, however many others do its work in parts
                         attempt.late = True
                         patience.ran_out()
                 self._start(group, job, source)
         return now + patience.seconds
+
+    def _forsake(self) -> None:
+        """All is done: wait for nobody's late answer."""
+        now = self._runtime.loop_time()
+        for attempt in tuple(self._passed):
+            if now - attempt.moved >= self._pool.patience.seconds:
+                self._pool.overdue(attempt.source, self._kind, attempt.moved)
+            if attempt.task is not None:
+                attempt.task.cancel()
 
     def _start(self, group: asyncio.TaskGroup, job: J, source: Source) -> None:
         attempt = Attempt(source, self._kind, self._runtime.loop_time())
@@ -220,6 +243,7 @@ class Window(Generic[J]):
     def _ended(self, job: J, attempt: Attempt) -> None:
         attempt.answered()
         job.attempts.pop(attempt.source, None)
+        self._passed.discard(attempt)
         self._pool.freed(attempt.source)
         self._work.set()
 
@@ -251,7 +275,9 @@ class Window(Generic[J]):
         if not others:
             self._pool.patience.served()
         for other in others:
-            if other.task is not None:
+            if other.passed and not other.late:
+                self._passed.add(other)  # it is not asked for more until it has answered
+            elif other.task is not None:
                 other.task.cancel()
         if self._jobs and self._jobs[0].done:
             self._ready.set()
