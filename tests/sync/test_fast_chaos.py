@@ -32,6 +32,7 @@ from moderntensor.blockchain.staging import Hole, StateStaging
 from moderntensor.blockchain.state_tree import FilledState
 from moderntensor.network.messages import (
     DisconnectCode,
+    GetStateMessage,
     MessageType,
     Reply,
     Request,
@@ -118,7 +119,9 @@ class Cast:
         asked before, whoever is quicker."""
 
         async def handler(peer: Peer, request: Request) -> Reply:
-            if liars <= self.heard.keys():
+            # What the root is answered with is no lie in any case: the state is too large.
+            root = isinstance(request, GetStateMessage) and request.depth == 0
+            if root or liars <= self.heard.keys():
                 return await node.answer_state(peer, request)
             reply = StateMessage if kind == MessageType.GET_STATE else StateNodesMessage
             return reply(request_id=request.request_id, status=Status.BUSY, retry_ms=20)
@@ -144,11 +147,19 @@ async def test_each_liar_is_convicted_by_name_and_the_state_is_right(
         for name, liar in zip(names, others, strict=False):
             cast.lies(liar, name)
         idle = others[len(names) :]
+        kinds = {
+            kind: {name for name in names if LIES[name][0] == kind} for kind, _ in LIES.values()
+        }
+        for kind, liars in kinds.items():
+            for name, liar in zip(names, others, strict=False):
+                if name not in liars:
+                    cast.waits(liar, kind, liars)
+            for honest in (one, two):
+                cast.waits(honest, kind, liars)
         if idle:
+            cast.waits(idle[0], MessageType.GET_STATE_NODES, kinds[MessageType.GET_STATE_NODES])
+            cast.waits(idle[1], MessageType.GET_STATE_NODES, kinds[MessageType.GET_STATE_NODES])
             stalls_and_leaves(*idle)
-        for honest in (one, two):
-            for kind in {LIES[name][0] for name in names}:
-                cast.waits(honest, kind, {name for name in names if LIES[name][0] == kind})
         sync = await stack.enter_async_context(syncing(new_validator(config())))
         await connect(sync, *nodes)
         await sync.fast_sync()
@@ -173,7 +184,7 @@ def stalls_and_leaves(stalls: StateNode, leaves: StateNode) -> None:
         raise AssertionError
 
     async def leave(peer: Peer, request: Request) -> Reply:
-        peer.drop(DisconnectCode.SHUTTING_DOWN, "bye")
+        peer.disconnect(DisconnectCode.SHUTTING_DOWN, "gone for good")
         return gone(request)
 
     stalls.answer_with(MessageType.GET_STATE, never)
