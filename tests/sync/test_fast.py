@@ -373,7 +373,7 @@ async def test_bodies_below_come_if_they_are_wanted(source: Source) -> None:
         await connect(sync, node)
         await sync.fast_sync(backfill=True)
         await until(lambda: sync.chain.earliest_height == 0)
-        assert not sync.backfilling
+        await until(lambda: not sync.backfilling)
         body = source[0].get_block(PIVOT)
         assert body is not None
         assert sync.chain.get_block(PIVOT) == body
