@@ -68,7 +68,11 @@ class StateStage:
                 if holes == before:
                     raise StorageError(f"hole {holes[0].prefix.hex()} of the state does not close")
                 before = holes
-                await _alone(self._pass(wanted), pivot)
+                try:
+                    await _alone(self._pass(wanted), pivot)
+                except SnapshotGone:
+                    await self._keep_rest()
+                    raise
 
     @property
     def storing(self) -> bool:
@@ -90,6 +94,12 @@ class StateStage:
             # Waited for in here: where a group's end is waited for, what one task raises leaves
             # its parent looking as if it had been cancelled (before Python 3.13).
             await asyncio.wait([group.create_task(stage) for stage in stages])
+
+    async def _keep_rest(self) -> None:
+        """What has arrived is proved, and may be part of a newer state as well."""
+        if self._window is not None:
+            jobs = self._window.take_done()
+            await self._fill([(job.hole, job.state) for job in jobs if job.state is not None])
 
     # --- what to fetch --------------------------------------------------------------------
 

@@ -152,6 +152,12 @@ class Window(Generic[J]):
         self._work.set()
         return job
 
+    def take_done(self) -> list[J]:
+        """All jobs that are done, whatever is missing before them: when no more will be."""
+        done = [job for job in self._jobs if job.done]
+        self._jobs = deque(job for job in self._jobs if not job.done)
+        return done
+
     # --- between them ---------------------------------------------------------------------
 
     async def run(self) -> None:
