@@ -88,6 +88,11 @@ def chain() -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def tip(height: int) -> bytes:
+    """The hash of a block."""
+    return chain()[height - 1].hash
+
+
 @cache
 def tree_at(height: int) -> OwnTree:
     """Of the state after a block."""
