@@ -51,7 +51,7 @@ QUICK: Final = Scale(
     states=(20_000,),
     chaos=20_000,
     kills=2,
-    moves=300,
+    moves=256,  # so that enough blocks follow the newest snapshot
     base=20_000,
     seconds=2,
 )
