@@ -21,6 +21,7 @@ from moderntensor.errors import (
 from moderntensor.network.connection import CLOSE_BYTES
 
 encode = framing.encode_frame
+BRIEF = 0.02  # s until a peer that does not end its side is no longer waited for
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ async def clock() -> Clock:
 
 
 async def test_a_frame_begun_and_never_finished_ends_the_connection(clock: Clock) -> None:
-    owner = Owner()
+    owner = Owner(close_timeout=BRIEF)
     async with dialled(owner) as client:
         await client.send(encode(1, b"whole") + encode(1, b"unfinished")[:7])
         await eventually(lambda: owner.connection.decoder.pending == 7)
@@ -46,7 +47,7 @@ async def test_a_frame_begun_and_never_finished_ends_the_connection(clock: Clock
 
 
 async def test_bytes_that_trickle_do_not_extend_the_deadline(clock: Clock) -> None:
-    owner = Owner()
+    owner = Owner(close_timeout=BRIEF)
     async with dialled(owner) as client:
         for n, byte in enumerate(encode(1, bytes(60))[:16]):
             assert not owner.connection.closing
@@ -58,7 +59,7 @@ async def test_bytes_that_trickle_do_not_extend_the_deadline(clock: Clock) -> No
 
 async def test_the_deadline_is_of_one_frame_not_of_the_line(clock: Clock) -> None:
     """Frames that are each quick, but always leave another one begun, are no slow frame."""
-    owner = Owner()
+    owner = Owner(close_timeout=BRIEF)
     item = encode(1, b"0123456789")
     async with dialled(owner) as client:
         await client.send(item[:4])
@@ -79,7 +80,7 @@ async def test_the_deadline_is_of_one_frame_not_of_the_line(clock: Clock) -> Non
 
 @pytest.mark.parametrize("finished", [True, False])
 async def test_a_long_frame_gets_time_for_its_length(clock: Clock, finished: bool) -> None:
-    owner = Owner()
+    owner = Owner(close_timeout=BRIEF)
     wire = encode(2, bytes(1 << 20))  # 64 s more
     async with dialled(owner) as client:
         await client.send(wire[:1000])
@@ -205,7 +206,7 @@ async def test_close_while_paused_sees_the_end() -> None:
 
 
 async def test_pausing_reading_stops_the_deadline(clock: Clock) -> None:
-    owner = Owner()
+    owner = Owner(close_timeout=BRIEF)
     wire = encode(1, b"0123456789")
     async with dialled(owner) as client:
         await client.send(wire[:7])
