@@ -1,4 +1,4 @@
-"""SIGKILL again and again along a sync, with peers in other processes: nothing committed is lost."""
+"""SIGKILL again and again along a sync from other processes: nothing committed is lost."""
 
 from __future__ import annotations
 
