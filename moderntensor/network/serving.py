@@ -54,7 +54,9 @@ class Server:
         """`relayed` finds transactions, encoded, that were passed on lately."""
         self._host = host
         self._relayed = relayed
-        self._turns = ServingTurns(host.config.serving_concurrency, host.runtime)
+        # More than there are threads would wait for each other, and be charged for it.
+        places = min(host.config.serving_concurrency, host.runtime.workers)
+        self.turns = ServingTurns(places, host.runtime)
         self._readers: dict[int, Reader] = {
             MessageType.GET_BLOCKS: _blocks,
             MessageType.GET_HEADERS: _headers,
@@ -67,7 +69,7 @@ class Server:
         found = self._at_once(peer, request)
         if isinstance(found, Reply):
             return found
-        async with self._turns.of(self._name(peer)):
+        async with self.turns.of(self._name(peer)):
             if isinstance(found, SnapshotKeeper):
                 return await self._host.runtime.run(state_reply, found, request)
             return await self._host.runtime.run(_reply, self._readers[request.TYPE], found, request)
@@ -78,7 +80,7 @@ class Server:
         if isinstance(found, Reply):
             return MessageCodec.encode(found)
         run = self._host.runtime.run
-        async with self._turns.of(self._name(peer)):
+        async with self.turns.of(self._name(peer)):
             if isinstance(found, SnapshotKeeper):
                 return await run(state_frame, found, request)
             if isinstance(request, GetHeadersMessage):

@@ -1,8 +1,8 @@
 """Answers to GET_STATE and GET_STATE_NODES, from the snapshots.
 
 Both go out as the bytes that a snapshot has: no object is made of an account or a node. A request
-costs one read of at most 17,408 accounts; or at most 1,024 nodes, each the hashes over 64
-accounts if it is so low in the tree that it is not kept.
+costs one read of at most 17,408 accounts; or at most 1,024 nodes, of which at most
+`COMPUTED_MOST` are so low in the tree that they are not kept.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ from .messages import (
 from .protocol import MAX_STATE_ACCOUNTS
 from .serving_queue import refusal
 
-__all__ = ["StateRequest", "state_frame", "state_reply"]
+__all__ = ["COMPUTED_MOST", "StateRequest", "state_frame", "state_reply"]
 
 StateRequest = GetStateMessage | GetStateNodesMessage
+
+# Nodes of one reply that are hashed from their accounts, which costs ten times a kept one: as much
+# as all the kept ones together. No sync of ours asks for any but the root of a tiny state.
+COMPUTED_MOST: Final = 128
 
 _PREFIX: Final = Struct(">IBH")  # request_id, status, retry_ms
 
@@ -75,7 +79,7 @@ def _accounts(snapshot: Snapshot, request: GetStateMessage) -> _Answer:
 
 
 def _nodes(snapshot: Snapshot, request: GetStateNodesMessage) -> _Answer:
-    nodes = snapshot.nodes(request.paths)
+    nodes = snapshot.nodes(request.paths, COMPUTED_MOST)
     if not nodes and request.paths:
         return _Answer(Status.NOT_FOUND)
     status = Status.OK if len(nodes) == len(request.paths) else Status.PARTIAL

@@ -33,6 +33,7 @@ from moderntensor.network.messages import (
     TransactionsMessage,
 )
 from moderntensor.network.p2p import P2PNode
+from moderntensor.runtime import Runtime
 
 HEIGHT = 30
 UNKNOWN = b"\xee" * 32
@@ -273,8 +274,10 @@ async def test_headers_of_a_chain_that_moves_on_and_on_are_not_served() -> None:
     assert reply.status == Status.BUSY
 
 
-async def test_reads_are_bounded_together(chain: Blockchain) -> None:
-    server = P2PNode(config=QUIET.replace(serving_concurrency=2))
+@pytest.mark.parametrize(("places", "workers"), [(2, 4), (4, 2)])
+async def test_reads_are_bounded_together(chain: Blockchain, places: int, workers: int) -> None:
+    runtime = Runtime(workers)
+    server = P2PNode(config=QUIET.replace(serving_concurrency=places), runtime=runtime)
     server.attach_chain(chain)
     running = most = 0
     lock, release = threading.Lock(), threading.Event()
@@ -299,8 +302,7 @@ async def test_reads_are_bounded_together(chain: Blockchain) -> None:
                 await client.start()
                 peer = await client.connect_peer("127.0.0.1", server.listen_port)
                 asked.append(asyncio.ensure_future(peer.request(GetHeadersMessage())))
-            await until(lambda: running == 2)
-            await asyncio.sleep(0.02)
+            await until(lambda: running == 2 and len(server.server.turns) == 2)
             release.set()
             assert [reply.status for reply in await asyncio.gather(*asked)] == [Status.OK] * 4
             for client in clients:
@@ -308,3 +310,4 @@ async def test_reads_are_bounded_together(chain: Blockchain) -> None:
         assert most == 2
     finally:
         vars(chain).pop("headers_range")
+        runtime.close()

@@ -17,6 +17,7 @@ from moderntensor.backend import merkle
 from moderntensor.blockchain import tables
 from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.snapshots import SnapshotKeeper
+from moderntensor.blockchain.snapshots.file import NODE_FLOOR
 from moderntensor.config import NodeConfig
 from moderntensor.network import serving_state
 from moderntensor.network.messages import (
@@ -103,12 +104,15 @@ async def test_accounts_under_a_prefix(
 
 
 async def test_nodes_of_paths(
-    chain: Blockchain, maker: CrowdedMaker, snapshots: SnapshotKeeper
+    chain: Blockchain,
+    maker: CrowdedMaker,
+    snapshots: SnapshotKeeper,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ((_, block_hash),) = snapshots.announced
     state = maker.states[block_hash]
     keyed = state_reference.keyed({a: state_reference.account(*f) for a, f in state.items()})
-    known = {(d, p): node for d, p, node in state_reference.nodes(keyed, 0, 1)}
+    known = {(d, p): node for d, p, node in sorted(state_reference.nodes(keyed, 0, 1))}
     leaf = (255, keyed[0][0][:31] + bytes([keyed[0][0][31] & 0xFE]))
     async with asked(chain, snapshots) as (_, peer):
 
@@ -117,12 +121,17 @@ async def test_nodes_of_paths(
             assert isinstance(reply, StateNodesMessage)
             return reply
 
-        found = await nodes(*known)
-        assert found.status == Status.OK
-        assert list(found.nodes) == [
+        expected = [
             (n[:32], int.from_bytes(n[32:40], "big"), n[40:72], int.from_bytes(n[72:], "big"))
             for n in known.values()
         ]
+        small = [i for i, n in enumerate(expected) if n[1] + n[3] <= NODE_FLOOR]
+        most = small[serving_state.COMPUTED_MOST]
+        first = await nodes(*known)
+        assert (first.status, [*first.nodes]) == (Status.PARTIAL, expected[:most])
+        monkeypatch.setattr(serving_state, "COMPUTED_MOST", len(expected))
+        found = await nodes(*known)
+        assert (found.status, [*found.nodes]) == (Status.OK, expected)
         (top,) = (await nodes(ROOT)).nodes
         header = chain.get_header(block_hash)
         assert header is not None

@@ -166,9 +166,13 @@ class Snapshot:
         found = self.nodes(((depth, prefix),))
         return found[0] if found else None
 
-    def nodes(self, paths: Sequence[tuple[int, bytes]]) -> list[bytes]:
-        """As `node`, of each path up to the first that has none; fastest in ascending order."""
+    def nodes(
+        self, paths: Sequence[tuple[int, bytes]], most_computed: int | None = None
+    ) -> list[bytes]:
+        """As `node`, of each path up to the first that has none, or that would be one more to
+        compute than `most_computed`; fastest in ascending order."""
         found = []
+        computed = 0
         page, rows = -1, b""
         for depth, prefix in paths:
             key = node_key(depth, prefix)
@@ -181,7 +185,11 @@ class Snapshot:
                     self._image.read(self._rows_at + ROW_SIZE * first, ROW_SIZE * count),
                 )
             node = _find(rows, key) if at >= 0 else None
-            node = node or self._small_node(depth, prefix)
+            if node is None:
+                if computed == most_computed:
+                    break
+                computed += 1
+                node = self._small_node(depth, prefix)
             if node is None:
                 break
             found.append(node)
