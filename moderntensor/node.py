@@ -233,6 +233,8 @@ class FullNode:
                     await self.sync.sync(wait_for_peers=SYNC_PATIENCE)
             except SyncError as error:
                 log.info("not synced yet: %s", error)
+                if not self.chain.has_state:  # which may be said at once, and following needs one
+                    await asyncio.sleep(self.settings.follow_interval)
             else:
                 self._synced.set()
                 return

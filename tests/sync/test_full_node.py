@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,24 @@ async def test_it_syncs_by_itself_and_keeps_what_it_has(tmp_path: Path) -> None:
     assert reopened.chain.head == source.head
     assert reopened.p2p.node_id == node_id
     await reopened.stop()
+
+
+async def test_without_a_state_it_tries_again_with_pauses(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its chain is too short to fetch one, which is found out at once."""
+    bare = replace(CONFIG, alloc={}, state_root=CONFIG.genesis_header.state_root)
+    caplog.set_level(logging.INFO, "moderntensor.node")
+    async with serving(grown(3)) as server:
+        known = [f"127.0.0.1:{server.listen_port}"]
+        async with FullNode(None, bare, bootstrap_nodes=known, settings=SMALL) as node:
+            await until(lambda: "can only be fetched" in caplog.text)
+            loop = asyncio.get_running_loop()
+            began, before = loop.time(), len(caplog.records)
+            await asyncio.sleep(SMALL.follow_interval)
+            pauses = (loop.time() - began) / SMALL.follow_interval
+            assert len(caplog.records) - before <= pauses + 1
+            assert node.chain.head.height == 0
 
 
 async def test_producers_and_a_follower_agree_and_a_transfer_is_included() -> None:

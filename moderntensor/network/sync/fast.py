@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final, TypeVar
 
@@ -35,9 +36,12 @@ log = logging.getLogger(__name__)
 ANNOUNCE_SECONDS: Final = 5.0
 NEWER_SECONDS: Final = 30.0
 REFRESH_SECONDS: Final = 2.0  # peers are asked again so often meanwhile, well within their rate
-MAX_FRUITLESS: Final = 4  # pivots in a row that brought no account
+UNSERVED_SECONDS: Final = 30.0  # without progress until another snapshot is taken, if there is one
+MAX_FRUITLESS: Final = 4  # pivots in a row that brought no account, and one for each who promised
 MAX_PIVOTS: Final = 64  # a state that moves away faster than it comes is never whole
 
+
+Place = tuple[int, bytes]  # a block's height and hash
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -45,6 +49,10 @@ T = TypeVar("T")
 
 class Stalled(Exception):  # noqa: N818  (an outcome, no error)
     """Peers are there, and have given nothing for too long."""
+
+
+class Unserved(Stalled):
+    """So it is, and there may be another state to be had."""
 
 
 class FastSync:
@@ -66,6 +74,9 @@ class FastSync:
         self._wanted = wanted
         self._highest: tuple[bytes, int | None] = b"", None  # of this header head, the best height
         self._gone: dict[bytes, set[Source]] = {}  # by block: who announced it and has it no more
+        self._unserved: set[bytes] = set()  # blocks whose state nobody served while others had one
+        self._misled: Counter[Source] = Counter()  # pivots announced that brought nothing
+        self._fruitless = 0  # pivots in a row
         self._staging = StateStaging(context.chain.store)
         self._stateless = not context.chain.has_state
 
@@ -75,23 +86,25 @@ class FastSync:
         SyncError where that cannot be, as a certain pivot is wanted or the first state is not
         here; as for headers as well.
         """
-        fruitless = 0
         patience = ANNOUNCE_SECONDS
         for _ in range(MAX_PIVOTS):
             pivot = await self._next_pivot(patience)
             if pivot is None:
                 return await self._by_blocks(self._why_none())
             self._tell(pivot)
-            before = self._meter.accounts_gained
+            before, promised = self._meter.accounts_gained, set(self._announcers(pivot))
             try:
                 await self._fetch(pivot)
                 accounts = self._staging.accounts_total or 0
                 batch = await self._write(self._chain.adopt_state, self._staging)
-            except SnapshotGone:
+            except SnapshotGone as outcome:
                 log.info("no peer has the snapshot of block %d any more", pivot.height)
                 gone = self._gone.setdefault(pivot.block_hash, set())
-                gone.update(self._announcers(pivot.block_hash))
+                gone |= outcome.refused & promised.union(self._announcers(pivot))
                 patience = NEWER_SECONDS
+            except Unserved as error:
+                log.info("taking another snapshot than that of block %d: %s", pivot.height, error)
+                self._unserved.add(pivot.block_hash)
             except Stalled as error:
                 return await self._by_blocks(str(error))
             except (StaleStateError, FinalityError) as error:
@@ -102,9 +115,15 @@ class FastSync:
                     "the state of block %d is here and proved, %d accounts", pivot.height, accounts
                 )
                 return True
-            fruitless = 0 if self._meter.accounts_gained > before else fruitless + 1
-            if fruitless >= MAX_FRUITLESS:
-                return await self._by_blocks(f"{fruitless} snapshots in a row could not be fetched")
+            if self._meter.accounts_gained > before:
+                self._fruitless = 0
+                continue
+            self._fruitless += 1
+            self._misled.update(promised)
+            if self._fruitless >= MAX_FRUITLESS + len(self._misled):
+                return await self._by_blocks(
+                    f"{self._fruitless} snapshots in a row could not be fetched"
+                )
         return await self._by_blocks(f"{MAX_PIVOTS} snapshots vanished before they were here")
 
     async def _write(self, change: Callable[[A], T], what: A) -> T:
@@ -125,11 +144,13 @@ class FastSync:
     async def _next_pivot(self, patience: float) -> Pivot | None:
         """The pivot to go for, once there is one; None where none shows within `patience`
         seconds."""
+        self._meter.touch()  # what was waited for in vain has had its time, this gets its own
         deadline = self._pool.now() + patience
+        asked = float("-inf")
         while True:
             await self._driver.headers(None)
             highest = await self._runtime.run(self._highest_pivot)
-            pivot = await self._runtime.run(self._choose)
+            pivot = await self._runtime.run(self._choose, self._candidates())
             now = self._pool.now()
             if pivot is not None or now >= deadline or not self._may_come(highest):
                 self._meter.waiting = None
@@ -137,15 +158,17 @@ class FastSync:
             self._meter.phase = SyncPhase.WAITING
             self._meter.waiting = "no peer has announced a snapshot to begin with"
             self._meter.touch()  # this has an end of its own
-            for source in self._pool:
-                source.peer.refresh()
+            if now >= asked + REFRESH_SECONDS:  # however often somebody says something new
+                asked = now
+                for source in self._pool:
+                    source.peer.refresh()
             await self._pool.changed(
-                partial(self._is_news, self._announced()),
-                min(REFRESH_SECONDS, deadline - now),
+                partial(self._is_news, self._announced().keys()),
+                min(asked + REFRESH_SECONDS, deadline) - now,
             )
 
-    def _is_news(self, known: set[tuple[int, bytes]]) -> bool:
-        return self._announced() != known or self._driver.headers_missing()
+    def _is_news(self, known: Collection[Place]) -> bool:
+        return self._announced().keys() != known or self._driver.headers_missing()
 
     def _may_come(self, highest: int | None) -> bool:
         """Whether waiting may help."""
@@ -167,37 +190,59 @@ class FastSync:
             self._highest = tip.hash, highest_pivot(tip.height, signers, validators)
         return self._highest[1]
 
-    def _announced(self) -> set[tuple[int, bytes]]:
+    def _announced(self) -> dict[Place, list[Source]]:
         """What peers say they have, but for what those who say so did not have."""
-        return {
-            snapshot
-            for source in self._pool
-            for snapshot in source.peer.snapshots
-            if source not in self._gone.get(snapshot[1], ())
-        }
+        found: dict[Place, list[Source]] = {}
+        for source in self._pool:
+            for place in source.peer.snapshots:
+                if source not in self._gone.get(place[1], ()):
+                    found.setdefault(place, []).append(source)
+        return found
 
-    def _announcers(self, block_hash: bytes) -> list[Source]:
-        return [
-            source
-            for source in self._pool
-            if any(found == block_hash for _, found in source.peer.snapshots)
-        ]
+    def _announcers(self, pivot: Pivot) -> list[Source]:
+        return [source for source in self._pool if source.keeps(pivot[:2])]
 
-    def _choose(self) -> Pivot | None:
-        highest = self._highest[1]
+    def _usable(self, announced: Iterable[Place]) -> list[Place]:
+        """Those of them that may be pivots by their heights, the newest first."""
+        lowest, highest = self._lowest(), self._highest[1]
         if highest is None:
-            return None
-        lowest = self._lowest()
+            return []
         if self._wanted is not None:
             lowest, highest = max(lowest, self._wanted), min(highest, self._wanted)
+        return usable(announced, self._chain.config.snapshot_interval, lowest, highest)
+
+    def _is_another(self, pivot: Pivot) -> bool:
+        """Whether somebody who does not announce this one announces one that may do as well."""
+        return any(
+            self._usable(place for place in source.peer.snapshots if place[1] not in self._gone)
+            for source in self._pool
+            if not source.keeps(pivot[:2])
+        )
+
+    def _candidates(self) -> list[Place]:
+        """Those announced that may be pivots by their heights, in the order to try them."""
         announced = self._announced()
+        places = self._usable(announced)
+        # Promises that nobody keeps must not keep us from what an older peer really has.
+        places.sort(key=lambda place: min(map(self._distrust, announced[place])))
+        return places
+
+    def _choose(self, places: list[Place]) -> Pivot | None:
         begun = self._staging.pivot
-        if begun is not None and lowest <= begun.height <= highest and self._is_ours(begun):
+        if begun is not None and begun.block_hash not in self._unserved:
             place = begun.height, begun.block_hash
-            if self._staging.complete or place in announced:
+            is_here = self._staging.complete and self._usable([place])
+            if (place in places or is_here) and self._is_ours(begun):
                 return begun  # nothing need be looked at twice
-        interval = self._chain.config.snapshot_interval
-        return choose(usable(announced, interval, lowest, highest), self._header_at)
+        return choose(places, self._header_at)
+
+    def _distrust(self, source: Source) -> tuple[int, bool, float]:
+        """The less, the sooner what a peer announces is tried. After a pivot that brought nothing,
+        every second time whom we have known for long comes before ever new strangers."""
+        misled, peer = self._misled[source], source.peer
+        if self._fruitless % 2 == 0:
+            return misled, False, 0.0
+        return misled, not peer.outbound, peer.connected_at
 
     def _header_at(self, height: int) -> engine.HeaderBatch:
         return self._chain.pending_batch(height, 1)
@@ -215,12 +260,17 @@ class FastSync:
             )
             heights = sorted({height for height, _ in self._announced()})
             return why or f"no peer has its snapshot (announced: {heights or 'none'})"
+        if tip < self._lowest() and not self._stateless:
+            return "it would save too few of them"
         if highest is None:
             return (
-                f"no block up to {tip} is followed by {BLOCKS_ABOVE} others and by blocks of more "
-                f"than two thirds of {len(config.validators)} validators"
+                f"no block above {self._chain.head.height} is followed by {BLOCKS_ABOVE} others "
+                f"and by blocks of more than two thirds of {len(config.validators)} validators"
             )
         if not self._may_come(highest):
+            if self._stateless:
+                interval = config.snapshot_interval
+                return f"snapshots are of every {interval}th block, too few blocks follow {highest}"
             return "it would save too few of them"
         return "no peer has a snapshot of a block that may be begun with"
 
@@ -255,7 +305,7 @@ class FastSync:
         stage = StateStage(self._context, self._staging)
         task = asyncio.create_task(stage.run(), name="sync-state")
         try:
-            await self._watch(task, stage)
+            await self._watch(task, stage, pivot)
         finally:
             if not task.done():
                 task.cancel()
@@ -265,23 +315,26 @@ class FastSync:
     def _have(self) -> tuple[int, int | None]:
         return self._staging.accounts_done, self._staging.accounts_total
 
-    async def _watch(self, task: asyncio.Task[None], stage: StateStage) -> None:
+    async def _watch(self, task: asyncio.Task[None], stage: StateStage, pivot: Pivot) -> None:
         """Until the stage ends. When it has got nothing for too long: SyncError where nobody is
-        there, else Stalled."""
+        there, else Stalled; sooner where there is another state to be had."""
         give_up = self._context.config.sync_give_up
         while not task.done():
             left = self._meter.progressed + give_up - self._pool.now()
             if stage.storing:
                 left = give_up  # the machine is slow, which is nobody's silence
-            if left <= 0:
+            another = self._is_another(pivot)
+            waited = give_up - left
+            if waited >= (min(UNSERVED_SECONDS, give_up) if another else give_up):
                 why = (
-                    f"no progress for {give_up:g} s with {self._meter.accounts_done} of "
+                    f"no progress for {waited:.0f} s with {self._meter.accounts_done} of "
                     f"{self._meter.accounts_total or '?'} accounts: "
                 )
                 if len(self._pool):
-                    raise Stalled(f"{why}{len(self._pool)} peers serve nothing")
+                    outcome = Unserved if another else Stalled
+                    raise outcome(f"{why}{len(self._pool)} peers serve nothing")
                 raise SyncError(f"{why}all peers are gone")
-            await asyncio.wait([task], timeout=left)
+            await asyncio.wait([task], timeout=min(left, UNSERVED_SECONDS))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

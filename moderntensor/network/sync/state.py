@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Final, TypeVar
 
 from ...blockchain.staging import Hole, Pivot, StateStaging
@@ -14,7 +14,7 @@ from ..budget import Kind as Held
 from ..protocol import MAX_STATE_NODES
 from .context import SyncContext
 from .settle import leaves, settled
-from .source import Kind
+from .source import Kind, Source
 from .state_jobs import AccountsJob, NodesJob, RootJob, Wanted
 from .state_plan import chunk_accounts, is_deep, merged, shares
 from .window import Job, Unobtainable, Window
@@ -33,8 +33,9 @@ T = TypeVar("T")
 class SnapshotGone(Exception):  # noqa: N818  (an outcome, no error)
     """Everyone who is there said that they do not have the state of the pivot."""
 
-    def __init__(self, pivot: Pivot) -> None:
+    def __init__(self, pivot: Pivot, refused: Collection[Source]) -> None:
         self.pivot = pivot
+        self.refused = frozenset(refused)  # who said so
         super().__init__(pivot)
 
 
@@ -69,7 +70,7 @@ class StateStage:
                     raise StorageError(f"hole {holes[0].prefix.hex()} of the state does not close")
                 before = holes
                 try:
-                    await _alone(self._pass(wanted), pivot)
+                    await _alone(self._pass(wanted), wanted)
                 except SnapshotGone:
                     await self._keep_rest()
                     raise
@@ -192,7 +193,7 @@ class StateStage:
         return self._staging.accounts_done, self._staging.accounts_total
 
 
-async def _alone(work: Coroutine[None, None, None], pivot: Pivot) -> None:
+async def _alone(work: Coroutine[None, None, None], wanted: Wanted) -> None:
     """Await the stage's tasks, and raise what came of them as one exception."""
     try:
         await work
@@ -208,7 +209,7 @@ async def _alone(work: Coroutine[None, None, None], pivot: Pivot) -> None:
             log.error("failed while it was cancelled: %s", fault, exc_info=fault)
         raise asyncio.CancelledError
     if not faults:
-        raise SnapshotGone(pivot) from None
+        raise SnapshotGone(wanted.pivot, wanted.refused) from None
     for other in faults[1:]:  # one can be raised, none is to be lost
         faults[0].add_note(f"at the same time: {other!r}")
     raise faults[0]

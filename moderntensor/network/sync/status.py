@@ -220,7 +220,8 @@ class Meter:
             self._state_seconds = self.progressed - self._state_began
 
     def state_given_up(self) -> None:
-        """Blocks are executed after all."""
+        """Blocks are executed after all, and peers have their time to serve them."""
+        self.touch()
         self.pivot_height = self._state_began = self.accounts_total = None
         self.accounts_done = 0
 
