@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from helpers import state_reference
@@ -170,12 +172,19 @@ def test_a_reorganisation_below_ends_it_and_the_next_one_is_right(
     assert snapshots.make(never)
     check_announced(snapshots, maker, INTERVAL)
     # And one that is made already leaves with its block.
-    third = maker.grow(blocks[2], 16, salt=2)
+    third = maker.grow(blocks[2], 10, salt=2)
     add(chain, third)
     snapshots.refresh()
     assert snapshots.announced == ()
+    snapshots.sweep(1.0)
+    # ...and is there again as soon as its block is.
+    add(chain, maker.grow(other[-1], 2))
+    snapshots.refresh()
+    check_announced(snapshots, maker, INTERVAL)
+    snapshots.sweep(1.0 + keeper.LEASE)
+    add(chain, maker.grow(maker.blocks[chain.head.hash], INTERVAL))
     assert snapshots.make(never)
-    check_announced(snapshots, maker, 2 * INTERVAL)
+    check_announced(snapshots, maker, INTERVAL, 2 * INTERVAL)
     snapshots.close()
 
 
@@ -232,6 +241,29 @@ def test_far_behind_none_is_made(chain: Blockchain, maker: CrowdedMaker, tmp_pat
     assert snapshots.due() is None
     chain.drop_pending(2 * INTERVAL + 1)
     assert snapshots.due() == INTERVAL
+
+
+def test_however_short_the_interval_few_are_there(
+    chain: Blockchain,
+    maker: CrowdedMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper, "RETIRED_MOST", 1)
+    snapshots = kept_in(chain, tmp_path)
+    blocks = maker.grow(maker.genesis, 4 * INTERVAL, transfers=1)
+    for first in range(0, 4 * INTERVAL, INTERVAL):
+        add(chain, blocks[first : first + INTERVAL])
+        assert snapshots.make(never)
+        snapshots.sweep(1.0)
+    there = []
+    for block in blocks[INTERVAL - 1 :: INTERVAL]:
+        with snapshots.lend(block.hash) as snapshot:
+            there.append(snapshot is not None)
+    most = keeper.KEPT + keeper.RETIRED_MOST
+    assert there == [False] * (4 - most) + [True] * most
+    assert len(files_in(tmp_path)) in (0, most)
+    snapshots.close()
 
 
 def test_two_are_kept_and_a_third_retires_the_oldest(
@@ -347,8 +379,24 @@ def test_those_of_another_chain_are_removed(
         second.close()
 
 
+def alter(snapshot: BinaryIO) -> None:
+    snapshot.seek(file.PAGE + 40)
+    snapshot.write(b"\x77")
+    snapshot.flush()
+    os.utime(snapshot.fileno(), ns=(0, 1))  # as if some milliseconds had gone by
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [(lambda snapshot: snapshot.truncate(file.PAGE + 5), "ends before byte"), (alter, "changed")],
+    ids=["truncated", "altered"],
+)
 def test_what_turns_out_damaged_is_no_longer_lent(
-    on_disk: Blockchain, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    on_disk: Blockchain,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[BinaryIO], object],
+    says: str,
 ) -> None:
     snapshots = kept_in(on_disk, tmp_path)
     assert snapshots.make(never)
@@ -357,8 +405,8 @@ def test_what_turns_out_damaged_is_no_longer_lent(
         assert snapshot is not None
         path = tmp_path / "snapshots" / files_in(tmp_path)[0]
         with path.open("r+b") as opened_again:
-            opened_again.truncate(file.PAGE + 5)
-        with pytest.raises(StorageError, match="ends before byte") as caught:
+            damage(opened_again)
+        with pytest.raises(StorageError, match=says) as caught:
             snapshot.records(*ALL, 10**6)
         snapshots.damaged(block_hash, caught.value)
         snapshots.damaged(block_hash, caught.value)

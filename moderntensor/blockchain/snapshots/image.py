@@ -33,13 +33,18 @@ class FileImage:
         try:
             # Without waiting for a writer, should it be a pipe.
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            self.size = os.fstat(self._descriptor).st_size
+            self._state = self._look()
+            self.size = self._state[0]
         except OSError as error:
             self.close()
             raise StorageError(f"{path}: {error.strerror or error}") from error
 
+    def _look(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_size, found.st_mtime_ns
+
     def read(self, at: int, size: int) -> bytes:
-        """As `Image`."""
+        """As `Image`. A file that was written to since it was opened is not read."""
         try:
             data = os.pread(self._descriptor, size, at)
             while len(data) < size:
@@ -47,6 +52,8 @@ class FileImage:
                 if not more:
                     raise StorageError(f"{self.path}: ends before byte {at + size}")
                 data += more
+            if self._look() != self._state:
+                raise StorageError(f"{self.path}: somebody has changed it")
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
         return data

@@ -32,6 +32,7 @@ KEPT: Final = 2  # who fetches the older one has an interval's time for it
 # Seconds for which a snapshot stays whose time is over: while it is asked for, and at most.
 IDLE: Final = 60.0
 LEASE: Final = 600.0
+RETIRED_MOST: Final = 4  # however short the interval is: those that were retired last
 SWEEP: Final = 5.0  # seconds between two looks at those
 _NAME: Final = re.compile(r"\d{1,20}-[0-9a-f]{16}\.snapshot(\.part|\.nodes)?")
 _UNFINISHED: Final = (".part", ".nodes")
@@ -94,12 +95,13 @@ class SnapshotKeeper:
     def was_here(self, block_hash: bytes) -> bool:
         """Whether it is that of a block of the chain before those whose snapshots are kept, of
         which there may have been one."""
-        if not self.announced or self._find(block_hash) is not None:
+        announced = self.announced  # which others may replace meanwhile
+        if not announced or self._find(block_hash) is not None:
             return False
         height = self._chain.height_of(block_hash)
         if not height or height % self._chain.config.snapshot_interval:
             return False
-        return height < self.announced[-1][0]
+        return height < announced[-1][0]
 
     def damaged(self, block_hash: bytes, error: StorageError) -> None:
         """A snapshot could not be read: away with it."""
@@ -231,11 +233,18 @@ class SnapshotKeeper:
                 self._drop(held)
 
     def refresh(self) -> None:
-        """Retire those that are too many, or whose block has left the chain."""
+        """Retire those that are too many, or whose block has left the chain; take up those again
+        whose block has come back to it."""
         with self._lock:
-            kept = [held for held in self._kept if self._is_on_chain(held.info)][-KEPT:]
-            self._retired += (held for held in self._kept if held not in kept)
+            there = [*self._retired, *self._kept]
+            on_chain = [held for held in there if self._is_on_chain(held.info)]
+            kept = sorted(on_chain, key=lambda held: held.info.height)[-KEPT:]
+            for held in kept:
+                held.ends = None
             self._kept = kept
+            self._retired = [held for held in there if held not in kept]
+            for held in self._retired[:-RETIRED_MOST]:
+                self._drop(held)
             self._announce()
 
     def sweep(self, now: float) -> None:
@@ -277,7 +286,7 @@ class SnapshotKeeper:
                 wake.clear()
                 await self._settled(self.refresh)
                 await self._through(self._making())
-                self.sweep(self._runtime.loop_time())
+                await self._settled(self.sweep, self._runtime.loop_time())
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SWEEP if self._retired else None):
                         await wake.wait()
