@@ -150,10 +150,16 @@ def verify(directory: Directory) -> None:
 def _extend(
     devnet: Devnet, chain: Blockchain, blocks: int, transfers: int, new_accounts: int = 0
 ) -> None:
+    accounts = devnet.account_keys(chain.config)
+    if transfers and len(accounts) < 2:
+        raise ConfigError(
+            f"genesis file {devnet.genesis}: gives {len(accounts)} accounts a balance, and "
+            "transfers need two; without transfers, blocks can be made"
+        )
     heads = build_chain(
         chain,
-        validators=devnet.validator_keys(chain.config) or devnet.account_keys(chain.config)[:1],
-        accounts=devnet.account_keys(chain.config),
+        validators=devnet.validator_keys(chain.config) or accounts[:1],
+        accounts=accounts,
         blocks=blocks,
         transfers=transfers,
         new_accounts=new_accounts,

@@ -284,7 +284,7 @@ def test_a_chain_without_old_bodies(made: Path, net: Path, tmp_path: Path) -> No
     with opened(pruned) as chain, chain.store.write() as txn:
         forget(txn, tables.BODIES)
     bare = stateless(made, Path(shutil.copytree(net, tmp_path / "bare")))
-    shown, found, wrong, less, block, nothing, account, unverified = run_each(
+    shown, found, wrong, less, block, nothing, account, unverified, produced = run_each(
         [
             ("chain", "inspect", net),
             ("chain", "verify", net),
@@ -294,6 +294,7 @@ def test_a_chain_without_old_bodies(made: Path, net: Path, tmp_path: Path) -> No
             ("chain", "inspect", bare),
             ("chain", "inspect", bare, "--account", "00" * 20),
             ("chain", "verify", bare),
+            ("chain", "produce", bare),
         ]
     )
     assert value(printed(shown), "bodies") == "from block 21 on"
@@ -305,3 +306,4 @@ def test_a_chain_without_old_bodies(made: Path, net: Path, tmp_path: Path) -> No
     assert value(printed(nothing), "accounts") == "not here yet"
     assert "accounts of this chain are not here" in complaint_of(account)
     assert "the accounts of the first state are not here" in complaint_of(unverified)
+    assert "gives 0 accounts a balance, and transfers need two" in complaint_of(produced)
