@@ -319,6 +319,7 @@ def test_a_restart_finds_them(on_disk: Blockchain, maker: CrowdedMaker, tmp_path
     names = files_in(tmp_path)
     assert len(names) == 2
     (tmp_path / "snapshots" / "unrelated.txt").write_text("kept")
+    shutil.copy(tmp_path / "snapshots" / names[0], tmp_path / "snapshots" / f"9{names[0]}")
     (tmp_path / "snapshots" / f"{names[0]}.part").write_bytes(b"half")
     (tmp_path / "snapshots" / f"{names[0]}.nodes").write_bytes(b"half")
     second = kept_in(on_disk, tmp_path)

@@ -152,7 +152,7 @@ class SnapshotKeeper:
             if self._directory is None:
                 image = yield from self._in_memory(height, block_hash)
             else:
-                path = self._directory / f"{height}-{block_hash[:8].hex()}.snapshot"
+                path = self._directory / _name(height, block_hash)
                 image = yield from self._on_disk(height, block_hash, path)
             held = _Held((yield from Snapshot.opening(image)), path)
         except SnapshotLostError as error:
@@ -219,6 +219,9 @@ class SnapshotKeeper:
                 continue
             try:
                 held = _Held((yield from Snapshot.opening(FileImage(path))), path)
+                if path.name != _name(*held.info[:2]):  # a copy of one, maybe
+                    held.snapshot.close()
+                    raise StorageError("it is not that of its name")
             except StorageError as error:
                 log.warning("removing the snapshot %s: %s", path, error)
                 _remove(path)
@@ -346,6 +349,10 @@ class SnapshotKeeper:
     def _let_go(self, held: _Held) -> None:
         if held.dropped and not held.borrowers:
             held.snapshot.close()
+
+
+def _name(height: int, block_hash: bytes) -> str:
+    return f"{height}-{block_hash[:8].hex()}.snapshot"
 
 
 def _advance(steps: Steps) -> bool:
