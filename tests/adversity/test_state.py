@@ -18,6 +18,7 @@ from .state_scene import FIRST, FULL_HEIGHT, HEIGHT, SECOND, tip
 
 Place = tuple[int, bytes]
 Lie = Callable[[OwnTree, Place], list[bytes]]
+HONEST = b"honest/1"  # its answers are waited for when time is moved on
 WHOLE = 64  # accounts of a subtree that is fetched whole when one of them has changed
 
 
@@ -308,7 +309,10 @@ def test_row_46_a_snapshot_goes_and_a_newer_one_comes(row: Row, fresh: Live) -> 
     servers = [Forgetful(1, (SECOND,)) for _ in range(2)]
     tree = state_scene.tree_at(SECOND)
     with ExitStack() as stack:
-        served = [stack.enter_context(serving(fresh.target, server)) for server in servers]
+        served = [
+            stack.enter_context(serving(fresh.target, server, user_agent=HONEST))
+            for server in servers
+        ]
         done = half_way(fresh, servers)
         row.undisturbed()
         in_vain = sum(accounts_in(server, state_scene.tree_at(FIRST)) for server in servers) - done
@@ -328,7 +332,7 @@ def test_row_46_a_snapshot_goes_and_a_newer_one_comes(row: Row, fresh: Live) -> 
 def test_row_46_a_snapshot_goes_and_none_comes(row: Row, fresh: Live) -> None:
     """The blocks are still there: the node executes them."""
     server = Forgetful(1)
-    with serving(fresh.target, server) as served:
+    with serving(fresh.target, server, user_agent=HONEST) as served:
         half_way(fresh, [server])
         server.forget()
         until(lambda: fresh.ask("advance", seconds=20) and synced(fresh, HEIGHT), 40)
