@@ -80,7 +80,8 @@ class NodeConfig:
     request_timeout: float = 15.0  # between go-ethereum's rttMinEstimate (2 s) and ttlLimit (60 s)
     max_inflight: int = 16  # protocol: our HELLO's max_inflight
     max_per_type: int = 8  # protocol: our HELLO's max_per_type
-    serving_concurrency: int = 4  # reads of the store at a time, for all peers together
+    # Reads of the store at a time, for all peers together; no more than there are CPUs.
+    serving_concurrency: int = 4
 
     # --- sync ------------------------------------------------------------------------------
     headers_per_request: int = 192  # protocol and go-ethereum: MaxHeaderFetch
