@@ -212,6 +212,8 @@ def status_line(full_node: FullNode) -> str:
         f"{status.phase.value}: block {count(head.height)} ({short(head.hash)}), "
         f"{len(full_node.p2p.peers)} peers"
     )
+    if not full_node.chain.has_state:
+        line += ", its accounts are not here yet"
     if status.phase is SyncPhase.STATE:
         line += state_part(status)
     elif status.eta_seconds is not None and status.target_height > head.height:

@@ -72,10 +72,12 @@ async def test_a_full_node_begins_with_a_state_and_says_how_far_it_is(
         line = status_line(node)
         assert line.startswith("state: block 0 (")
         assert f"state of block {PIVOT}" in line
+        assert ("its accounts are not here yet" in line) == bare
         assert command.interval(node.sync.status) == command.STATE_INTERVAL
         server.opened.set()
         await until(lambda: node.chain.head == chain.head)
         await until(lambda: node.chain.earliest_height == 0)
+        assert "not here yet" not in status_line(node)
         assert command.interval(node.sync.status) == command.STATUS_INTERVAL
         node.request_stop()
         await run
