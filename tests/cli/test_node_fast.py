@@ -117,7 +117,7 @@ def test_the_options_reach_the_node(net: Path, tmp_path: Path) -> None:
             client.line_with(f"synced to block {BLOCKS}")
             assert client.process.stderr is not None
             line = next(x for x in client.process.stderr if "executing all blocks" in x)
-            assert f"no block up to {BLOCKS} is followed by 64 others" in line
+            assert "it would save too few of them" in line
             assert client.stop()[0] == 0
         assert server.stop()[0] == 0
 
