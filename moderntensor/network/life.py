@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from ..config import NodeConfig
@@ -90,8 +91,9 @@ class Life:
         node = self._node
         self.running = False
         if self._listener is not None:
-            self._listener.close()
+            _accept_no_more(self._listener)
             await _turns()  # sockets that were accepted just now reach the gate
+            self._listener.close()
         node.gate.close()
         for peer in node.table:
             peer.disconnect(DisconnectCode.SHUTTING_DOWN)
@@ -136,6 +138,15 @@ class Life:
         logger.error("%s failed", name, exc_info=error)
         if self._failure is None:
             self._failure = error
+
+
+def _accept_no_more(listener: asyncio.Server) -> None:
+    """Leave who dials now to the kernel. A closed `asyncio.Server` drops the sockets that it has
+    accepted in the same turn of the loop, without closing them."""
+    loop = asyncio.get_running_loop()
+    with suppress(NotImplementedError):  # of loops that have no readers
+        for sock in listener.sockets:
+            loop.remove_reader(sock.fileno())
 
 
 async def _turns() -> None:

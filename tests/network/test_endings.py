@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -298,6 +299,20 @@ async def test_dropped_peers_that_hold_on_to_their_sockets_are_bounded() -> None
             assert len(node.gate) <= CLOSING_CONNECTIONS + 2
         for raw in raws:
             await raw.close()
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_socket_accepted_while_stopping_is_closed(turns: int) -> None:
+    node = P2PNode(config=QUIET)
+    await node.start()
+    with socket.create_connection((LOOPBACK, node.listen_port)) as dialler:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await node.stop()
+        gc.collect()  # what nobody closed would warn here, and warnings are errors
+        dialler.settimeout(5)
+        with suppress(ConnectionResetError):
+            assert dialler.recv(1) == b""
 
 
 async def test_a_silent_listener_keeps_no_stopping_node_waiting() -> None:
