@@ -27,3 +27,24 @@ async def test_a_failure_after_its_caller_was_cancelled_is_logged(
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert "the disk is full" in caplog.text
+
+
+async def test_who_is_cancelled_twice_waits_all_the_same() -> None:
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def commit() -> None:
+        begun.set()
+        await may_end.wait()
+        ended.set()
+
+    caller = asyncio.ensure_future(settled(commit()))
+    await begun.wait()
+    for _ in range(2):
+        caller.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not caller.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended.is_set()
