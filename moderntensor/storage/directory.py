@@ -72,7 +72,7 @@ class StoreDirectory:
             missing = missing.parent
         for directory in reversed(made):
             directory.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(directory.parent)
+            sync_directory(directory.parent)
         if not self.path.is_dir():
             raise StorageError(f"{self.path}: not a directory")
 
@@ -119,9 +119,9 @@ class StoreDirectory:
         (self.path / f"{_NEW_DATA}-lock").unlink(missing_ok=True)
         _sync_file(new)
         _write_file(self.path / _NEW_FORMAT, self._format_id.encode() + b"\n")
-        _sync_directory(self.path)
+        sync_directory(self.path)
         (self.path / _NEW_FORMAT).rename(self.path / FORMAT)
-        _sync_directory(self.path)
+        sync_directory(self.path)
 
     def _finish_store(self) -> None:
         if self.data.exists():
@@ -130,7 +130,7 @@ class StoreDirectory:
         if not new.exists():
             raise StorageError(f"{self.data}: missing")
         new.rename(self.data)
-        _sync_directory(self.path)
+        sync_directory(self.path)
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -145,7 +145,7 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make names in `path` survive a power cut."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

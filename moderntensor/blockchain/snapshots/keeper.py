@@ -15,6 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from ...errors import DecodeError, StorageError
 from ...runtime import Runtime
+from ...storage.directory import sync_directory
 from ..chain import Blockchain
 from ..chain_types import HeadChanged
 from .file import Snapshot, SnapshotInfo
@@ -186,7 +187,7 @@ class SnapshotKeeper:
 
                 yield from making(self._chain, height, block_hash, output, spill, sync)
             part.replace(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror or error}") from error
         finally:
@@ -369,12 +370,3 @@ def _remove(path: Path | None) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("cannot remove %s: %s", path, error.strerror or error)
-
-
-def _sync_directory(path: Path) -> None:
-    """So that a name survives a loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
