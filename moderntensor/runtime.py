@@ -13,13 +13,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # Threads that hang at the same time; twice as many as look up names in a node that is well.
 DETACHED_THREADS: Final = 16
+
+
+class SignatureMemo(Protocol):
+    """What is known of signatures that others have checked. `items` are as for the functions of
+    `blockchain.crypto` that take one of these, and so is what comes back."""
+
+    def first_bad(self, items: bytes) -> int | None:
+        """As `verify_signatures`."""
+
+    def addresses(self, items: bytes) -> list[bytes | None]:
+        """As `recover_addresses`."""
 
 
 class Runtime:
@@ -33,6 +44,9 @@ class Runtime:
         self.workers = workers or os.cpu_count() or 1
         # Peers see nonces and choices; a Mersenne Twister could be reconstructed from them.
         self.random: random.Random = random.SystemRandom()
+        # None: a node believes nobody but itself. Simulated nodes, which run in one process and
+        # the same code, may share one, and check what all of them are told once.
+        self.signatures: SignatureMemo | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._writer: ThreadPoolExecutor | None = None
         self._detached = threading.BoundedSemaphore(DETACHED_THREADS)

@@ -138,7 +138,7 @@ class Blockchain(ChainReader):
                 signed = max(place.skip, min(len(batch), trusted_to + 1 - batch.height(0)))
                 proven = evidence.look(txn, self.config, batch, signed, self._header_head.height)
             if not signatures_checked:
-                bad = verify_header_signatures(batch, signed)
+                bad = verify_header_signatures(batch, signed, None, self._runtime.signatures)
                 if bad is not None:
                     raise HeaderChainError(bad, batch.height(bad), "signature")
             evidence.keep(self.store, proven)
@@ -191,7 +191,8 @@ class Blockchain(ChainReader):
         with self._lock:
             with self.store.read() as txn:
                 batch = candidates.to_apply(txn, self._head, start_height, len(bodies), hashes)
-            raw = iter(prepare_bodies(body for body in bodies if isinstance(body, bytes)))
+            memo = self._runtime.signatures
+            raw = iter(prepare_bodies((b for b in bodies if isinstance(b, bytes)), memo))
             prepared = [next(raw) if isinstance(body, bytes) else body for body in bodies]
             return self._advance(start_height - 1, batch, prepared, indexed=True)
 
@@ -222,7 +223,8 @@ class Blockchain(ChainReader):
                 txn.get(tables.BODIES, tables.block_key(at, below_hash)) or EMPTY_BODY
                 for at, below_hash, _ in path.headers
             ]
-        if not checked and verify_header_signatures(batch) is not None:
+        memo = self._runtime.signatures
+        if not checked and verify_header_signatures(batch, memo=memo) is not None:
             raise HeaderChainError(0, height, "signature")
         evidence.keep(self.store, proven)
         body = body_of_block(block)
@@ -243,8 +245,8 @@ class Blockchain(ChainReader):
                 side.add(write, height, block_hash, raw, body.raw)
             return ImportResult.SIDE
         branch = HeaderBatch.join([*(header for _, _, header in path.headers), raw])
-        identify(block.transactions)
-        bodies = [*prepare_bodies(below), body]
+        identify(block.transactions, memo)
+        bodies = [*prepare_bodies(below, memo), body]
         self._advance(path.fork, branch, bodies, indexed=False)
         return ImportResult.APPLIED
 

@@ -21,7 +21,7 @@ from Crypto.Hash import keccak
 
 from ..backend import signatures
 from ..errors import CryptoError
-from ..runtime import Runtime
+from ..runtime import Runtime, SignatureMemo
 
 __all__ = [
     "CURVE_ORDER",
@@ -267,23 +267,28 @@ CURVE: Final = _curve()
 _cached_address: Final = lru_cache(CACHED_ADDRESSES)(address_of)
 
 
-def verify_signatures(items: bytes) -> int | None:
+def verify_signatures(items: bytes, memo: SignatureMemo | None = None) -> int | None:
     """The index of the first bad one of many BIP-340 signatures, None if all are good.
 
     `items` has 128 bytes for each: x-only key 32 ‖ message 32 ‖ signature 64; DecodeError if it
     is no whole number of them. The GIL is released once for all: threads that share a run of
     signatures each take a slice. An item takes some 50 µs; half as long, or less, in slices of
-    192 and more that few keys signed.
+    192 and more that few keys signed. A `memo` is asked in place of the curve.
     """
+    if memo is not None:
+        return memo.first_bad(items)
     return signatures.verify_many(CURVE, items)
 
 
-def recover_addresses(items: bytes) -> list[bytes | None]:
+def recover_addresses(items: bytes, memo: SignatureMemo | None = None) -> list[bytes | None]:
     """The 20-byte addresses of those who made recoverable signatures.
 
     `items` has 97 bytes for each: message 32 ‖ v 1 ‖ r 32 ‖ s 32; DecodeError if it is no whole
-    number of them. None where `recover_public_key` raises. The GIL is released as above.
+    number of them. None where `recover_public_key` raises. The GIL is released, and a `memo` asked,
+    as above.
     """
+    if memo is not None:
+        return memo.addresses(items)
     return [
         None if key is None else _cached_address(key)
         for key in signatures.recover_many(CURVE, items)

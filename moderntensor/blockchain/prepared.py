@@ -8,6 +8,7 @@ from typing import Final
 
 from ..backend import merkle
 from ..errors import DecodeError
+from ..runtime import SignatureMemo
 from .block import EMPTY_BODY, ZERO_HASH, Block
 from .block import decode_body as decode_transactions
 from .crypto import recover_addresses
@@ -51,12 +52,14 @@ __all__ = [
 _EMPTY: Final = PreparedBody(EMPTY_BODY, ZERO_HASH)
 
 
-def prepare_bodies(bodies: Iterable[bytes]) -> list[PreparedBody]:
+def prepare_bodies(
+    bodies: Iterable[bytes], memo: SignatureMemo | None = None
+) -> list[PreparedBody]:
     """Decode bodies and recover the senders of all. Never raises for what a peer may have sent.
 
     A bad signature stays unrecovered; execution names it. Runs on any thread and releases the
     GIL for most of its time, once for all bodies: the more there are, the less it has to wait
-    for a thread that is busy.
+    for a thread that is busy. `memo` as for `recover_addresses`.
     """
     prepared = [decode_body(body) for body in bodies]
     hashes: list[bytes] = []
@@ -66,7 +69,7 @@ def prepare_bodies(bodies: Iterable[bytes]) -> list[PreparedBody]:
             ids, items = merkle.body_digests(body.raw, TRANSACTION_DOMAIN, SIGNING_DOMAIN)
             hashes += ids
             signed.append(items)
-    senders = recover_addresses(b"".join(signed))
+    senders = recover_addresses(b"".join(signed), memo)
     keep_identities(chain.from_iterable(body.transactions for body in prepared), hashes, senders)
     return prepared
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..backend import headers
+from ..runtime import SignatureMemo
 from .crypto import verify_signatures
 
 __all__ = [
@@ -57,12 +58,16 @@ BLOCK_RULES: Final = (
 
 
 def verify_header_signatures(
-    batch: headers.HeaderBatch, start: int = 0, stop: int | None = None
+    batch: headers.HeaderBatch,
+    start: int = 0,
+    stop: int | None = None,
+    memo: SignatureMemo | None = None,
 ) -> int | None:
     """Check the signatures of headers `start` to `stop` (exclusive; None: the end).
 
     Returns the index of the first bad one, or None if all are good. The GIL is released once
-    for all of them, so slices of one batch may be checked on several threads.
+    for all of them, so slices of one batch may be checked on several threads. `memo`: what others
+    have checked already, where they are believed (`Runtime.signatures`).
     """
-    bad = verify_signatures(batch.signature_items(start, stop))
+    bad = verify_signatures(batch.signature_items(start, stop), memo)
     return None if bad is None else start + bad

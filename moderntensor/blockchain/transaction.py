@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, ClassVar, Final
 
 from ..errors import CryptoError, EncodeError, InvalidTransactionError
+from ..runtime import SignatureMemo
 from ..wire import (
     Address20,
     Hash32,
@@ -197,12 +198,13 @@ class Transaction(Record):
 _UNSIGNED: Final = unsigned_layout(Transaction, stop="v")
 
 
-def identify(transactions: Iterable[Transaction]) -> None:
+def identify(transactions: Iterable[Transaction], memo: SignatureMemo | None = None) -> None:
     """Compute the hash and recover the sender of each, which keeps both: `hash` and `sender`
     cost nothing afterwards.
 
     All signatures are worked through at once, without the GIL. Where one is nobody's, `sender`
-    still raises CryptoError. EncodeError for a transaction that cannot be encoded.
+    still raises CryptoError. EncodeError for a transaction that cannot be encoded. `memo` as for
+    `recover_addresses`.
     """
     waiting = []
     items = []
@@ -214,7 +216,8 @@ def identify(transactions: Iterable[Transaction]) -> None:
             waiting.append(transaction)
             items.append(sha256(SIGNING_DOMAIN + encoded[:-SIGNATURE_SIZE]))
             items.append(encoded[-SIGNATURE_SIZE:])
-    for transaction, sender in zip(waiting, recover_addresses(b"".join(items)), strict=True):
+    senders = recover_addresses(b"".join(items), memo)
+    for transaction, sender in zip(waiting, senders, strict=True):
         if sender is not None:
             object.__setattr__(transaction, "_sender", sender)
 

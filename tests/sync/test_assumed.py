@@ -48,7 +48,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
     heights: set[int] = set()
     real = header_checks.verify_header_signatures
 
-    def verify(batch: header_checks.HeaderBatch, start: int, stop: int) -> int | None:
+    def verify(batch: header_checks.HeaderBatch, start: int, stop: int, memo: None) -> int | None:
         heights.update(batch.height(i) for i in range(start, stop))
         return real(batch, start, stop)
 

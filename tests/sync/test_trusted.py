@@ -71,7 +71,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     heights: list[int] = []
     real = header_checks.verify_header_signatures
 
-    def verify(batch: header_checks.HeaderBatch, start: int, stop: int) -> int | None:
+    def verify(batch: header_checks.HeaderBatch, start: int, stop: int, memo: None) -> int | None:
         heights.extend(batch.height(i) for i in range(start, stop))
         return real(batch, start, stop)
 

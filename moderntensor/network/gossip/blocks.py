@@ -246,7 +246,8 @@ class BlockGossip:
             verdict = Verdict.GOOD  # as somebody else's was: a hash names one header
         else:
             try:
-                verdict = await self._host.runtime.run(judge_header, chain, header)
+                runtime = self._host.runtime
+                verdict = await runtime.run(judge_header, chain, header, runtime.signatures)
             except ValidationError as error:
                 self._blame(peer, error)
                 return False

@@ -7,7 +7,9 @@ from enum import Enum, auto
 from ...blockchain.block import BlockHeader
 from ...blockchain.chain import Blockchain
 from ...blockchain.lookup import HeaderBatch
+from ...blockchain.rules import verify_header_signatures
 from ...errors import HeaderChainError, UnknownParentError
+from ...runtime import SignatureMemo
 
 __all__ = ["Verdict", "judge_header"]
 
@@ -24,9 +26,11 @@ class Verdict(Enum):
     """Too far ahead of our clock, which may be slow."""
 
 
-def judge_header(chain: Blockchain, header: BlockHeader) -> Verdict:
+def judge_header(
+    chain: Blockchain, header: BlockHeader, memo: SignatureMemo | None = None
+) -> Verdict:
     """Hold a header to every rule that can be told by now, its signature included; for a worker
-    thread.
+    thread. `memo` as for `verify_header_signatures`.
 
     Raises HeaderChainError, FinalityError, and InvalidBlockError for one that is remembered as
     invalid.
@@ -34,8 +38,9 @@ def judge_header(chain: Blockchain, header: BlockHeader) -> Verdict:
     if chain.height_of(header.hash) is not None:
         return Verdict.KNOWN
     verdict = Verdict.GOOD
+    batch = HeaderBatch.join([header.encode()])
     try:
-        chain.check_headers(HeaderBatch.join([header.encode()]))
+        chain.check_headers(batch)
     except UnknownParentError:
         verdict = Verdict.STRAY
     except HeaderChainError as error:
@@ -44,7 +49,7 @@ def judge_header(chain: Blockchain, header: BlockHeader) -> Verdict:
         verdict = Verdict.EARLY
     if verdict is not Verdict.GOOD:
         _check_validator(chain, header)
-    if not header.verify_signature():
+    if verify_header_signatures(batch, memo=memo) is not None:
         raise HeaderChainError(0, header.height, "signature")
     return verdict
 

@@ -9,6 +9,7 @@ from math import isqrt
 from ...blockchain.mempool import ALWAYS_INVALID, Mempool
 from ...blockchain.transaction import Transaction, identify
 from ...errors import InvalidTransactionError
+from ...runtime import SignatureMemo
 from ..budget import Kind
 from ..host import Host
 from ..known import KnownSet, RecentBytes
@@ -178,7 +179,8 @@ class TransactionGossip:
         judged = [tx.hash for tx in fresh]
         self._judging.update(judged)
         try:
-            accepted, refused, worst = await self._host.runtime.run(_admit, mempool, fresh)
+            runtime = self._host.runtime
+            accepted, refused, worst = await runtime.run(_admit, mempool, fresh, runtime.signatures)
         finally:
             self._judging.difference_update(judged)
         self._refused.update(refused)
@@ -190,14 +192,14 @@ class TransactionGossip:
 
 
 def _admit(
-    mempool: Mempool, txs: list[Transaction]
+    mempool: Mempool, txs: list[Transaction], memo: SignatureMemo | None
 ) -> tuple[list[Transaction], list[bytes], InvalidTransactionError | None]:
     """Into the mempool, on a worker thread: what is new there, what may be admitted later, and
     the worst offence."""
     accepted: list[Transaction] = []
     refused: list[bytes] = []
     worst: InvalidTransactionError | None = None
-    identify(txs)  # all senders in one go
+    identify(txs, memo)  # all senders in one go
     for tx in txs:
         try:
             if mempool.add(tx):

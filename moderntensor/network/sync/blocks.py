@@ -131,7 +131,10 @@ class BodiesJob(Job):
         share = sum(map(len, bodies)) // self._runtime.workers + 1
         size = min(max(share, PREPARE_BYTES), PREPARE_BYTES_MOST)
         parts = await asyncio.gather(
-            *(self._runtime.run(prepare_bodies, part) for part in slices(bodies, size))
+            *(
+                self._runtime.run(prepare_bodies, part, self._runtime.signatures)
+                for part in slices(bodies, size)
+            )
         )
         return [body for part in parts for body in part]
 

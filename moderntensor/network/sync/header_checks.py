@@ -69,7 +69,11 @@ class HeaderChecker:
         found = await asyncio.gather(
             *(
                 self._runtime.run(
-                    verify_header_signatures, batch, i, min(i + SIGNATURE_SLICE, len(batch))
+                    verify_header_signatures,
+                    batch,
+                    i,
+                    min(i + SIGNATURE_SLICE, len(batch)),
+                    self._runtime.signatures,
                 )
                 for i in range(start, len(batch), SIGNATURE_SLICE)
             )
