@@ -11,7 +11,6 @@ from ..errors import ConnectError, HandshakeError, SecureChannelError
 from ..runtime import Runtime
 from .addresses import format_address, is_exempt, netgroup
 from .bans import host_key
-from .channel import new_read_buffer
 from .eviction import Candidate, select_to_evict
 from .handshake import Handshake, check_hello
 from .host import GateHost
@@ -23,7 +22,6 @@ from .pending import Pending
 from .purpose import Purpose
 from .rates import TokenBucket
 from .refusals import Refusals
-from .secure import Workspace
 
 __all__ = ["Gate"]
 
@@ -55,8 +53,6 @@ class Gate:
         self.runtime: Runtime = host.runtime
         self.config: NodeConfig = host.config
         self.identity = host.identity
-        self.read_buffer = new_read_buffer()
-        self.workspace = Workspace()
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}
         self._pending = Pending(PENDING_HANDSHAKES)

@@ -21,6 +21,7 @@ from ..runtime import Runtime
 from .channel import Channel, PlaintextChannel
 from .connection import Connection
 from .identity import NodeIdentity
+from .loop_memory import loop_memory
 from .messages import (
     HELLO_CAPS,
     IDLE_CAPS,
@@ -34,7 +35,7 @@ from .offences import Offence
 from .peer import Peer
 from .protocol import PROTOCOL_VERSION
 from .purpose import Purpose
-from .secure import SecureChannel, Workspace, looks_like
+from .secure import SecureChannel, looks_like
 
 __all__ = ["Handshake", "HandshakeHost", "check_hello"]
 
@@ -90,10 +91,6 @@ class HandshakeHost(Protocol):
 
     config: NodeConfig
     runtime: Runtime
-    read_buffer: memoryview
-    """Where all its sockets read to."""
-    workspace: Workspace
-    """What its encrypted connections share besides."""
     identity: NodeIdentity | None
     """Its key; None only where `config.transport` is plaintext."""
 
@@ -166,15 +163,16 @@ class Handshake:
         """The transport that the settings name, and no other."""
         host = self._host
         if host.config.transport == "plaintext":
-            return PlaintextChannel(decoder, host.read_buffer)
+            return PlaintextChannel(decoder, loop_memory().read)
         assert host.identity is not None  # noqa: S101 - the node has seen to it
+        memory = loop_memory()
         return SecureChannel(
             decoder,
             host.identity,
             initiator=self.outbound,
             entropy=host.runtime.entropy,
-            shared=host.read_buffer,
-            workspace=host.workspace,
+            shared=memory.read,
+            workspace=memory.workspace,
             expected_id=self.expected_id,
         )
 
