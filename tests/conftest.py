@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from helpers.engines import Engines, engine
 from hypothesis import HealthCheck, settings
 
 __all__ = ["engine", "twins"]
+
+# Hundreds of children would each compile the whole package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A loaded machine must not fail a test: how long an example takes proves nothing.
 settings.register_profile(

@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import pytest
@@ -344,68 +341,3 @@ def test_messages_are_registered_once() -> None:
                 x: u8
     finally:
         MESSAGES.pop(0xE0)
-
-
-TYPED = """
-from __future__ import annotations
-from typing import Annotated, assert_type
-from moderntensor.wire import (
-    Hash32, Key32, Max, Record, U, cached, list8, list16, message, optional, raw, record,
-    sized32, str8, u8, u64,
-)
-
-@record
-class Inner(Record):
-    a: u8
-    b: Annotated[list8[Hash32], Max(3)] = ()
-
-@message(0xE5, cap=5)
-class Outer(Record):
-    o: optional[Hash32] = None
-    i: Inner
-    pairs: list8[tuple[u64, Key32]] = ()
-    s: sized32[Inner]
-    r: raw[list16[Inner]] = b"\\0\\0"
-    t: list8[str8] = ()
-    lim: Annotated[int, U(2, lo=1, hi=2048)] = 192
-    _c: bytes = cached()
-
-i = Inner(a=1)
-o = Outer(i=i, s=i)
-assert_type(o.o, bytes | None)
-assert_type(o.pairs, tuple[tuple[int, bytes], ...])
-assert_type(o.r, bytes)
-assert_type(o.s, Inner)
-assert_type(o.t, tuple[str, ...])
-assert_type(o.lim, int)
-assert_type(o.encode(), bytes)
-assert_type(Outer.decode(b""), Outer)
-assert_type(o.replace(lim=1), Outer)
-o.lim = 3  # refused
-Inner(1)  # refused
-Inner(a="1")  # refused
-Outer(i=i, s=i, _c=b"")  # refused
-"""
-
-
-def test_type_checkers_see_plain_types(tmp_path: Path) -> None:
-    source = tmp_path / "typed.py"
-    source.write_text(TYPED)
-    refused = [
-        index
-        for index, line in enumerate(TYPED.splitlines(), start=1)
-        if line.endswith("# refused")
-    ]
-    root = Path(__file__).parent.parent
-    checked = subprocess.run(
-        [
-            *(sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"),
-            *("--cache-dir", str(tmp_path / "cache"), str(source)),
-        ],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    errors = [line for line in checked.stdout.splitlines() if ": error:" in line]
-    assert [int(line.split(":")[1]) for line in errors] == refused, checked.stdout
