@@ -1,4 +1,4 @@
-"""What a type checker sees of declared records, checked by `mypy --strict tests/typing`.
+"""What a type checker sees of declared records, checked by `mypy --strict tests/type_checks`.
 
 A line that has to be refused says so by `type: ignore`: --strict refuses those that are not needed.
 """
@@ -6,6 +6,7 @@ A line that has to be refused says so by `type: ignore`: --strict refuses those 
 from __future__ import annotations
 
 from typing import Annotated, assert_type
+
 from moderntensor.wire import (
     Hash32,
     Key32,
