@@ -132,7 +132,7 @@ class Peer:
             max_per_type=hello.max_per_type,
         )
         self._reading = Reading(self, host.runtime)
-        self._inbox = Inbox(self, self._reading, self.settle)
+        self._inbox = Inbox(self, self._reading, self.on_read)
         self._account = host.budget.open(self)
         self._serving = ServingQueue(self, self._account, host.router, host.config, host.runtime)
         self._rates = PeerRates(host.config.rate_limits, now)
@@ -346,7 +346,8 @@ class Peer:
         self._gone(message.code, message.reason, by_us=False)
 
     def on_read(self) -> None:
-        """All that came at once has been looked at."""
+        """All that came at once has been looked at, or handled. What little is held the next tick
+        will say."""
         if not self._settled or self._inbox.bytes >= GRAIN:
             self.settle()
 

@@ -136,26 +136,34 @@ class PeerRates:
     decodes.
     """
 
-    __slots__ = ("_of_all", "_of_type", "refused")
+    __slots__ = ("_factor", "_of_all", "_of_type", "_since", "refused")
 
     def __init__(self, factor: float, now: float) -> None:
         """`factor` multiplies all limits; `now` is loop time."""
-        self._of_type = {int(kind): _Buckets(rate, factor, now) for kind, rate in RATES.items()}
+        self._factor = factor
+        self._since = now
+        self._of_type: dict[int, _Buckets] = {}  # of those types that have come
         self._of_all = _Buckets(TOTAL, factor, now)
         self.refused = 0  # messages over a limit so far
 
     def spend(self, kind: int, now: float, count: int, size: int) -> None:
         """`count` messages of one type have come, of `size` payload bytes together."""
-        buckets = self._of_type[kind]
+        buckets = self._of_type.get(kind) or self._first(kind)
         buckets.count += count
         buckets.size += size
         if buckets.count >= buckets.most_count or buckets.size >= buckets.most_bytes:
             self._of_all.take(now, buckets.count, buckets.size)
             buckets.take(now, buckets.count, buckets.size)
 
+    def _first(self, kind: int) -> _Buckets:
+        """The buckets of a type that had not come so far: full, as those of all are at first."""
+        buckets = _Buckets(RATES[MessageType(kind)], self._factor, self._since)
+        self._of_type[kind] = buckets
+        return buckets
+
     def wait(self, kind: int, now: float) -> float:
         """Seconds until a message of this type is admitted; 0: at once."""
-        buckets, of_all = self._of_type[kind], self._of_all
+        buckets, of_all = self._of_type.get(kind) or self._first(kind), self._of_all
         if not (buckets.over or of_all.over):
             return 0.0
         return max(buckets.wait(now), of_all.wait(now))
@@ -163,7 +171,7 @@ class PeerRates:
     def exceeded(self, kind: int, count: int) -> Offence | None:
         """So many of a type were refused: the offence that this comes to, if it does."""
         self.refused += count
-        buckets = self._of_type[kind]
+        buckets = self._of_type.get(kind) or self._first(kind)
         offence = _OFFENCES[MessageType(kind)]
         if not buckets.over:
             buckets, offence = self._of_all, Offence.MESSAGE_FLOOD

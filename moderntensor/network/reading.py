@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from enum import Flag, auto
+from enum import IntEnum
 from typing import Protocol
 
 from ..runtime import Runtime
@@ -12,12 +12,13 @@ from .connection import Connection
 __all__ = ["Reading", "Why"]
 
 
-class Why(Flag):
-    """Reasons to leave what a peer sends in the kernel, so that TCP slows it down."""
+class Why(IntEnum):
+    """Reasons to leave what a peer sends in the kernel, so that TCP slows it down; bits of a sum.
+    They are looked at with every message, and a Flag would cost more than the look."""
 
-    INBOX = auto()
+    INBOX = 1
     """Its messages wait for their handlers."""
-    BUDGET = auto()
+    BUDGET = 2
     """It holds more than its share of the byte budget."""
 
 
@@ -42,7 +43,7 @@ class Reading:
         self._peer = peer
         self._runtime = runtime
         self._loop = asyncio.get_running_loop()
-        self._why = Why(0)
+        self._why = 0
         self.resumed_at = 0.0  # loop time
 
     @property
@@ -69,7 +70,7 @@ class Reading:
     def resume_for_reply(self) -> None:
         """Something is asked of the peer: no reason counts."""
         if self._why:
-            self._why = Why(0)
+            self._why = 0
             self._go_on()
 
     def _go_on(self) -> None:
