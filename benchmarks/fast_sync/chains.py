@@ -146,8 +146,10 @@ def snapshot_of(source: Source) -> Iterator[Snapshot]:
         runtime.close()
 
 
-def history(cache: Path, blocks: int, transfers: int, accounts: int, interval: int) -> Source:
-    """`blocks` blocks whose `transfers` made `accounts` accounts."""
+def history(
+    cache: Path, blocks: int, transfers: int, accounts: int, interval: int, data_bytes: int = 0
+) -> Source:
+    """`blocks` blocks whose `transfers` made `accounts` accounts, with so much data in each."""
 
     def make(directory: Path) -> ChainConfig:
         config = _config(interval)
@@ -159,12 +161,14 @@ def history(cache: Path, blocks: int, transfers: int, accounts: int, interval: i
                 blocks=blocks,
                 transfers=transfers,
                 new_accounts=accounts,
+                data_bytes=data_bytes,
                 batch=min(2048, blocks),
             ):
                 pass
         return config
 
-    return _cached(cache / f"history-{blocks}-{transfers}-{accounts}-{interval}", make)
+    name = f"history-{blocks}-{transfers}-{accounts}-{interval}"
+    return _cached(cache / (f"{name}-{data_bytes}" if data_bytes else name), make)
 
 
 def moved_on(source: Source, blocks: int, share: float) -> Source:

@@ -25,9 +25,9 @@ from moderntensor.network.identity import NodeIdentity
 from moderntensor.network.p2p import P2PNode
 
 
-def settings(transport: str) -> NodeConfig:
-    """What a node has by default, on loopback."""
-    return NodeConfig(listen_host="127.0.0.1", listen_port=0, discovery=False, transport=transport)
+def settings(transport: str, host: str = "127.0.0.1") -> NodeConfig:
+    """What a node has by default, on loopback unless another address is given."""
+    return NodeConfig(listen_host=host, listen_port=0, discovery=False, transport=transport)
 
 
 class Serving:
@@ -36,7 +36,7 @@ class Serving:
     def __init__(self, setup: dict[str, Any], stack: ExitStack) -> None:
         transport = setup["transport"]
         self.node = P2PNode(
-            config=settings(transport),
+            config=settings(transport, setup.get("host", "127.0.0.1")),
             identity=NodeIdentity.generate() if transport == "secure" else None,
         )
         self._chains = [self._open(Path(data), setup["genesis"], stack) for data in setup["data"]]
@@ -79,7 +79,11 @@ async def run(setup: dict[str, Any]) -> None:
                     "threads": lambda: sync_profile.thread_seconds(threads),
                     "offences": lambda: dict(node.reputation.counts.offences),
                 },
-                {"port": node.listen_port, "node_id": node.node_id.hex()},
+                {
+                    "host": setup.get("host", "127.0.0.1"),
+                    "port": node.listen_port,
+                    "node_id": node.node_id.hex(),
+                },
             )
 
 

@@ -57,7 +57,8 @@ class Syncer:
         """Connect to all, then sync in the background."""
         for peer in self._setup["peers"]:
             known = bytes.fromhex(peer["node_id"]) if self._setup["transport"] == "secure" else None
-            await self.node.connect_peer("127.0.0.1", peer["port"], node_id=known)
+            host = peer.get("host", "127.0.0.1")
+            await self.node.connect_peer(host, peer["port"], node_id=known)
         self._tasks = [asyncio.ensure_future(self._sync()), asyncio.ensure_future(self._watch())]
 
     async def _sync(self) -> None:

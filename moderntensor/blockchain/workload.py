@@ -62,6 +62,7 @@ def build_chain(
     transfers: int | None = None,
     new_accounts: int = 0,
     recipients: Sequence[bytes] = (),
+    data_bytes: int = 0,
     batch: int = DEFAULT_BATCH,
 ) -> Iterator[ChainHead]:
     """Put `blocks` more blocks on `chain`, each with so many transfers between `accounts`.
@@ -69,7 +70,8 @@ def build_chain(
     `transfers` gives their number in all instead, spread evenly over the blocks. With
     `new_accounts`, so many of them, spread evenly too, go to addresses that nobody has used, and
     each of the others to one of those, picked all over the state; with `recipients`, addresses,
-    they go to these in turn. ValueError for both, or for more new accounts than transfers.
+    they go to these in turn. ValueError for both, or for more new accounts than transfers. Each
+    carries `data_bytes` of data: bytes to send without more signatures to check.
 
     Yields the head after each commit of `batch` blocks. The same arguments on the same chain
     give the same blocks, one per slot. `validators` holds a key for every slot of the chain's
@@ -83,7 +85,7 @@ def build_chain(
     if new_accounts and recipients:
         raise ValueError("either new accounts or given recipients")
     signers = _Signers(chain.config, validators)
-    work = _Transfers(chain, accounts, total, new_accounts, recipients)
+    work = _Transfers(chain, accounts, total, new_accounts, recipients, data_bytes)
     done = 0
     while done < blocks:
         size = min(batch, blocks - done)
@@ -137,6 +139,7 @@ class _Transfers:
         total: int,
         new_accounts: int,
         recipients: Sequence[bytes],
+        data_bytes: int,
     ) -> None:
         self._chain_id = chain.config.chain_id
         self._accounts = accounts
@@ -145,6 +148,7 @@ class _Transfers:
         self._total = total
         self._new = new_accounts
         self._recipients = recipients
+        self._data_bytes = data_bytes
         self._done = 0
 
     def up_to(self, count: int) -> tuple[Transaction, ...]:
@@ -160,10 +164,15 @@ class _Transfers:
             nonce=self._nonces[sender],
             to=self._recipient(n),
             value=1 + n % 1000,
+            data=self._data(n),
         )
         self._nonces[sender] += 1
         self._done += 1
         return transaction
+
+    def _data(self, n: int) -> bytes:
+        block = sha256(b"data/%d" % n)
+        return (block * (self._data_bytes // len(block) + 1))[: self._data_bytes]
 
     def _recipient(self, n: int) -> bytes:
         if self._new:

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,15 @@ async def obey(commands: dict[str, Callable[..., Any]], ready: dict[str, Any]) -
 class Child:
     """A module of this package in a process of its own."""
 
-    def __init__(self, module: str, setup: dict[str, Any], errors: Path) -> None:
-        """What it writes to stderr is kept in the file `errors`."""
+    def __init__(
+        self, module: str, setup: dict[str, Any], errors: Path, within: Sequence[str] = ()
+    ) -> None:
+        """What it writes to stderr is kept in the file `errors`. `within` is a command that runs
+        another one, somewhere."""
         self.errors = errors
         with errors.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", module, json.dumps(setup)],
+                [*within, sys.executable, "-W", "error", "-m", module, json.dumps(setup)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
