@@ -36,6 +36,8 @@ HASH_BYTES: Final = 144
 STRANGERS: Final = 4 * _MIB
 # Changes of an account by less are put off: it is looked at with every read.
 GRAIN: Final = 16 * _KIB
+# And are seen to every so many seconds.
+SETTLE_INTERVAL: Final = 5.0
 
 
 class Kind(StrEnum):

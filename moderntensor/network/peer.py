@@ -11,7 +11,7 @@ from ..config import NodeConfig
 from ..errors import FrameError, PeerBusyError, PeerDisconnectedError, ProtocolViolationError
 from ..runtime import Runtime
 from .addresses import format_address, from_wire
-from .budget import GRAIN, HASH_BYTES, ByteBudget, Kind
+from .budget import GRAIN, HASH_BYTES, SETTLE_INTERVAL, ByteBudget, Kind
 from .connection import WRITE_HIGH, Connection
 from .dispatch import Router
 from .heartbeat import Heartbeat
@@ -139,7 +139,8 @@ class Peer:
         self._heartbeat = Heartbeat(self, host.config, host.runtime)
         self._logs = LogLimit(LOGS_PER_SECOND, LOGS_BURST, now)
         self._settled = True  # its account says that nothing much is held
-        self._books = (0, 0, 0, 0, 0)  # what it says
+        # What it says, and when it is brought up to date, little as the change may be.
+        self._books, self._settle_at = (0, 0, 0, 0, 0), now
         self.on_frames = Intake(
             self,
             host.router.handlers,
@@ -346,8 +347,8 @@ class Peer:
         self._gone(message.code, message.reason, by_us=False)
 
     def on_read(self) -> None:
-        """All that came at once has been looked at, or handled. What little is held the next tick
-        will say."""
+        """All that came at once has been looked at, or handled. What little is held is said
+        later."""
         if not self._settled or self._inbox.bytes >= GRAIN:
             self.settle()
 
@@ -366,10 +367,17 @@ class Peer:
 
     def tick(self, now: float) -> None:
         """Ping it when it is time, drop it if it has not answered; called by the node."""
-        if self.closed:
+        if self.connection.closing:
             return
         self._requests.expire()
-        self.settle()
+        if (
+            not self._settled
+            or now >= self._settle_at
+            or self.connection.write_buffer_size >= GRAIN
+            or self._inbox.bytes >= GRAIN
+        ):
+            self._settle_at = now + SETTLE_INTERVAL
+            self.settle()
         if not self._reading.paused:  # else its PONG could not reach us
             self._heartbeat.tick(now, self._reading.resumed_at)
 
