@@ -224,3 +224,18 @@ class ProtocolViolationError(NetworkError):
 
 class SyncError(ModernTensorError):
     """Sync cannot go on: no peers, no progress within the bound asked for, or a local fault."""
+
+
+# --- simulation ---------------------------------------------------------------------------------
+
+
+class SimulationError(ModernTensorError):
+    """A simulation cannot go on; nothing is said about the nodes in it."""
+
+
+class DeadlockError(SimulationError):
+    """Nothing is ready, no timer is set, and somebody still waits; the message names who."""
+
+
+class LivelockError(SimulationError):
+    """Callbacks follow each other without end and virtual time stands still."""

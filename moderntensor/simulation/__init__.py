@@ -1,0 +1,1 @@
+"""The real node under virtual time, in an in-memory network."""

@@ -1,0 +1,292 @@
+"""An event loop whose time is virtual: it jumps to the next timer when nothing is ready.
+
+It runs what asyncio programs of one thread are made of (tasks, futures, timers, streams of a
+`SimNetwork`) in an order that depends on nothing but the program. What would reach outside
+(sockets, threads, processes, signals) raises NotImplementedError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ..errors import DeadlockError, LivelockError
+
+if TYPE_CHECKING:
+    from .network import SimNetwork
+
+__all__ = ["MAX_TURNS", "VirtualLoop"]
+
+# Callbacks at one moment of virtual time; a thousand nodes that start together need some 100,000.
+MAX_TURNS: Final = 5_000_000
+# How often `wind_up` cancels what does not end.
+_CANCEL_ROUNDS: Final = 100
+# Cancelled timers stay where they are until they are so many, and half of all.
+_COMPACT_FROM: Final = 512
+
+# When, running number, function, argument. For a timer the function is None and the argument its
+# handle; the rest is called as it is, outside any context, with no handle and not to be cancelled.
+_Event = tuple[float, int, Callable[[Any], None] | None, Any]
+
+
+class _Task(asyncio.Task[Any]):
+    """Hashed by a running number: asyncio keeps tasks in sets, and addresses differ per run."""
+
+    def __init__(self, coroutine: Any, *, number: int, **options: Any) -> None:
+        self.number = number
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class _Future(asyncio.Future[Any]):
+    """Hashed by a running number from its first hashing on."""
+
+    def __hash__(self) -> int:
+        try:
+            return self.number
+        except AttributeError:
+            loop = cast(VirtualLoop, self.get_loop())
+            self.number: int = next(loop.future_numbers)
+            return self.number
+
+
+class _Handle(asyncio.Handle):
+    """As its base, made in half the time."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """One thread, virtual seconds that begin at 0.0, everything of equal time in the order in
+    which it was asked for.
+
+    What takes no virtual time is free: a computation, however long, and any number of turns.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_debug(False)
+        # Of callbacks that raised and of tasks whose exception nobody looked at: what asyncio
+        # only logs, as text.
+        self.failures: list[str] = []
+        self.network: SimNetwork | None = None  # set by the network itself
+        self.events = 0  # timers and segments so far
+        self._now = 0.0
+        self._numbers = count()
+        self._task_numbers = count(1)
+        self.future_numbers = count(1)
+        self._soon: deque[asyncio.Handle] = deque()
+        self._heap: list[_Event] = []
+        self._cancelled_timers = 0
+        self._stopping = False  # of the base class, which `stop` sets
+        self.set_task_factory(self._make_task)
+        self.set_exception_handler(self._collect)
+
+    # --- time and callbacks ----------------------------------------------------------------
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._now
+
+    def post(self, when: float, function: Callable[[Any], None], argument: object) -> None:
+        """Call `function(argument)` at `when`, or as soon as that is past: a timer that cannot be
+        cancelled and costs no object. It must not raise and belongs to no context."""
+        heappush(self._heap, (when, next(self._numbers), function, argument))
+
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """As in asyncio."""
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        handle = _Handle(callback, args, self, context)
+        self._soon.append(handle)
+        return handle
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """There is one thread."""
+        return self.call_soon(callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As in asyncio."""
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle._scheduled = True  # type: ignore[attr-defined]
+        heappush(self._heap, (when, next(self._numbers), None, handle))
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As in asyncio."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, _: asyncio.TimerHandle) -> None:
+        """Called by the handle."""
+        self._cancelled_timers += 1
+        if self._cancelled_timers > max(_COMPACT_FROM, len(self._heap) // 2):
+            self._heap[:] = [
+                event for event in self._heap if event[2] is not None or not event[3].cancelled()
+            ]
+            heapify(self._heap)
+            self._cancelled_timers = 0
+
+    def _run_once(self) -> None:
+        """Called by `run_forever` of the base class: run until somebody calls `stop`."""
+        soon, heap = self._soon, self._heap
+        turns = 0
+        while True:
+            if not soon and not self._stopping:
+                self._jump()
+                turns = 0
+            # What is due joins the callbacks of this turn, as in asyncio.
+            while heap and heap[0][0] <= self._now:
+                _, _, function, argument = heappop(heap)
+                if function is not None:
+                    self.events += 1
+                    function(argument)
+                elif argument._cancelled:
+                    self._cancelled_timers -= 1
+                else:
+                    self.events += 1
+                    argument._scheduled = False
+                    soon.append(argument)
+            turn = len(soon)
+            turns += turn
+            if turns > MAX_TURNS:
+                raise LivelockError(f"{turns} callbacks at {self._now:.6f} s: {soon[0]!r}")
+            for _ in range(turn):
+                handle = soon.popleft()
+                if not handle._cancelled:
+                    handle._run()
+            if self._stopping:
+                return
+
+    def _jump(self) -> None:
+        """To the next moment at which something happens."""
+        heap = self._heap
+        while heap:
+            when, _, function, argument = heap[0]
+            if function is None and argument.cancelled():
+                heappop(heap)
+                self._cancelled_timers -= 1
+                continue
+            self._now = max(self._now, when)
+            return
+        waiting = "\n".join(self.waiting()) or "no task"
+        raise DeadlockError(f"nothing will ever happen any more; what waits:\n{waiting}")
+
+    # --- tasks -----------------------------------------------------------------------------
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """As in asyncio."""
+        return _Future(loop=self)
+
+    def _make_task(self, _: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> _Task:
+        return _Task(coroutine, number=next(self._task_numbers), loop=self, **options)
+
+    def _unfinished(self) -> list[_Task]:
+        current = asyncio.current_task(self)
+        tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task)]
+        return sorted((t for t in tasks if t is not current), key=lambda task: task.number)
+
+    def waiting(self) -> list[str]:
+        """The tasks that have not ended, oldest first: each its name and where it waits."""
+        return [_place(task) for task in self._unfinished()]
+
+    def wind_up(self) -> list[str]:
+        """Cancel what has not ended and run until it has; what that was, as `waiting` tells it.
+
+        Call it while the loop does not run. Raises `LivelockError` for a task that will not end.
+        """
+        left = self.waiting()
+        for _ in range(_CANCEL_ROUNDS):
+            tasks = self._unfinished()
+            if not tasks:
+                return left
+            for task in tasks:
+                task.cancel()
+            self.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+        raise LivelockError("tasks do not end:\n" + "\n".join(self.waiting()))
+
+    def _collect(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        text = str(context.get("message", "failure"))
+        self.failures.append(f"{self._now:.6f} s: {text}: {error!r}" if error else text)
+
+    def close(self) -> None:
+        """As in asyncio. What was scheduled is dropped."""
+        super().close()
+        self._soon.clear()
+        self._heap.clear()
+
+    # --- the network, and what is outside ---------------------------------------------------
+
+    def _attached(self) -> SimNetwork:
+        if self.network is None:
+            raise OSError("this loop has no network")
+        return self.network
+
+    async def create_server(  # type: ignore[override]
+        self, factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
+        """A listener of the current process in the simulated network; see `SimNetwork.listen`."""
+        return await self._attached().listen(factory, host, port, **options)
+
+    async def create_connection(  # type: ignore[override]
+        self, factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
+        """A connection through the simulated network; see `SimNetwork.connect`."""
+        return await self._attached().connect(factory, host, port, **options)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> Any:
+        """There are no threads."""
+        raise NotImplementedError("a simulation has no threads: use Runtime.run")
+
+
+def _place(task: asyncio.Task[Any]) -> str:
+    stack = task.get_stack(limit=1)
+    if not stack:
+        return task.get_name()
+    frame = stack[-1]
+    return f"{task.get_name()} at {frame.f_code.co_filename}:{frame.f_lineno}"
