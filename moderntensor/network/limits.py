@@ -59,12 +59,12 @@ __all__ = [
     "FETCHES_PER_PEER",
     "FETCH_ALTERNATIVES",
     "FRAMES_PER_TURN",
-    "GOSSIP_QUEUE_BYTES",
     "HEADS_WAITING",
     "INBOX_BYTES",
     "INBOX_MESSAGES",
     "KNOWN_BLOCKS",
     "KNOWN_TRANSACTIONS",
+    "LATER_TRANSACTIONS",
     "LATE_REPLIES",
     "LATE_REPLY_TIME",
     "LOGS_BURST",
@@ -83,6 +83,8 @@ __all__ = [
     "PROBE_TIMEOUT",
     "REFUSALS",
     "REFUSED_TRANSACTIONS",
+    "RELAY_LATER",
+    "RELAY_PAUSE",
     "REPEATS_BURST",
     "REPEATS_PER_SECOND",
     "RETRY_AFTER_MAX",
@@ -92,6 +94,7 @@ __all__ = [
     "TRANSACTION_FETCH_TIMEOUT",
     "TRANSACTION_FULL_SIZE",
     "TRANSACTION_PUSH_MIN",
+    "TRANSACTION_STALL_TIME",
     "TRIED_BUCKETS",
     "TRIED_BUCKETS_PER_GROUP",
     "UNKNOWN_PARENTS_BURST",
@@ -225,9 +228,18 @@ EXTERNAL_VOTE_TIME = 24 * 3600.0
 KNOWN_TRANSACTIONS = 8192
 KNOWN_BLOCKS = 1024  # go-ethereum eth/protocols/eth: maxKnownBlocks
 TRANSACTION_FULL_SIZE = 4096  # go-ethereum txMaxBroadcastSize: larger ones are only announced
-# Sent whole to the square root of the peers (go-ethereum), to at least so many, else announced.
+# To so many peers at least, else to the square root of them (go-ethereum), a transaction of our own
+# goes whole, and one of somebody else by hash without delay. The bytes of four whole ones from
+# everybody came to everybody four times.
 TRANSACTION_PUSH_MIN = 4
-BLOCK_PUSH_MIN = 4
+# Seconds in which what is to be relayed is gathered for one message after the last, and until the
+# others are told, at most: Bitcoin Core waits 2 s for outbound peers, on average.
+RELAY_PAUSE = 0.1
+RELAY_LATER = 1.0
+LATER_TRANSACTIONS = 2048  # that wait for that; one message's worth
+# A compact block to so many at least, else to the square root: with four of them the last hops of
+# a network of 1,000 took two more round trips.
+BLOCK_PUSH_MIN = 8
 # Transactions announced and being asked for, about 250 bytes each; of one peer, as many as it may
 # announce in one message, which is half of go-ethereum's maxTxAnnounces.
 WANTED_TRANSACTIONS = 16384
@@ -237,6 +249,8 @@ FETCHES_PER_PEER = 2  # GET_TRANSACTIONS at a time, for what one peer has announ
 FETCH_ALTERNATIVES = 4  # other peers remembered that have a wanted transaction
 # Seconds until an announcer who does not answer counts as silent and another is asked.
 TRANSACTION_FETCH_TIMEOUT = 5.0  # go-ethereum fetcher: txFetchTimeout
+# Seconds without an answer until another announcer is asked as well, as for blocks.
+TRANSACTION_STALL_TIME = 1.0
 BLOCK_FETCH_TIMEOUT = 5.0  # go-ethereum block_fetcher: fetchTimeout
 # Seconds without the block until another announcer is asked as well; the first may go on.
 BLOCK_STALL_TIME = 1.0
@@ -254,7 +268,6 @@ HEADS_WAITING = 16  # changes of the head that wait to be announced
 EARLY_BLOCKS = 1024
 EARLY_BLOCKS_PER_PEER = 64
 EARLY_BLOCK_HORIZON = 600.0  # seconds ahead; what is later still will be told of again
-GOSSIP_QUEUE_BYTES = 4 * 1024 * 1024  # transactions waiting to be relayed at the end of the turn
 REFUSED_TRANSACTIONS = 8192  # refused since the head moved, not looked at again; 1.1 MB
 # News that a peer has told before: ours never do; one full message of them at once is forgiven.
 REPEATS_PER_SECOND = 8.0

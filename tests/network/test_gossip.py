@@ -26,7 +26,7 @@ from helpers.sync_nodes import extend
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.errors import InvalidTransactionError
 from moderntensor.network.gossip import transactions as gossip_transactions
-from moderntensor.network.limits import TRANSACTION_FULL_SIZE
+from moderntensor.network.limits import TRANSACTION_FULL_SIZE, TRANSACTION_PUSH_MIN
 from moderntensor.network.messages import (
     GetTransactionsMessage,
     Message,
@@ -98,12 +98,16 @@ async def test_a_transaction_crosses_every_line_at_most_once(
     push: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gossip_transactions, "TRANSACTION_PUSH_MIN", push)
+    monkeypatch.setattr(gossip_transactions, "RELAY_LATER", 0.02)
     nodes = [chain_node() for _ in range(5)]
     links = [(a, b) for a in range(5) for b in range(a)]
     async with net(*nodes, links=links) as ear:
         tx = transfer()
         assert await nodes[0].broadcast_transaction(tx) == 4
         await until(lambda: all(tx.hash in pool_of(node) for node in nodes))
+        await until(
+            lambda: all(tx.hash in p.known_transactions for node in nodes for p in node.table)
+        )
         await settled(*nodes)
         assert max(ear.heard.values()) == 1
         assert not any(node is nodes[0] for node, _, _ in ear.heard)  # never back
@@ -130,6 +134,43 @@ async def test_a_transaction_goes_down_a_line_of_nodes_and_not_back() -> None:
             for tx in (small, large)
         }
         assert ear.heard == dict.fromkeys(expected, 1)
+
+
+async def test_what_others_made_goes_by_hash_to_a_few_and_later_to_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_transactions, "RELAY_LATER", 3600.0)
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(chain_node())
+        peers = [
+            await stack.enter_async_context(await RawPeer.meet(node, node_id=bytes([i + 1]) * 32))
+            for i in range(11)
+        ]
+        await until(lambda: len(node.peers) == len(peers))
+        first, second = transfer(0), transfer(1)
+        teller, *others = peers
+        teller.send(NewTransactionMessage(transactions=(first.encode(),)))
+
+        def told(tx: Transaction) -> int:
+            return sum(tx.hash in peer.known_transactions for peer in node.table)
+
+        await until(lambda: told(first) > 1)
+        assert told(first) == 1 + TRANSACTION_PUSH_MIN
+        teller.send(NewTransactionMessage(transactions=(second.encode(),)))
+        await until(lambda: told(second) == 1 + TRANSACTION_PUSH_MIN)
+        node.gossip.transactions._flush_later()  # its time has come
+        assert told(first) == told(second) == len(peers)
+        heard: list[int] = []
+        for peer in others:
+            seen: list[bytes] = []
+            heard.append(0)
+            while len(seen) < 2:
+                news = await next_message(peer, NewTransactionMessage)
+                assert not news.transactions
+                seen += news.announced
+                heard[-1] += 1
+            assert sorted(seen) == sorted((first.hash, second.hash))
+        assert min(heard) == 1  # both in one message, for who was not told at once
 
 
 async def test_a_bad_transaction_does_not_leave_the_house() -> None:

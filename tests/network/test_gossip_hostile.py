@@ -268,5 +268,5 @@ async def test_what_a_reorganisation_has_undone_is_told_again() -> None:
                 await node.runtime.run_writer(chain_of(node).import_block, block)
             assert chain_of(node).head.hash == longer.head.hash
             news = await next_message(raw, NewTransactionMessage)
-            assert news.transactions == (tx.encode(),)
+            assert news.announced == (tx.hash,)
             assert tx.hash in pool_of(node)

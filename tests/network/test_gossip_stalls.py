@@ -74,6 +74,28 @@ async def test_a_silent_announcer_does_not_delay_a_transaction_for_long(
         assert node.peers[silent.address].last_transaction_at is None
 
 
+async def test_another_announcer_is_asked_before_the_first_has_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_fetch, "TRANSACTION_STALL_TIME", 0.05)
+    monkeypatch.setattr(gossip_fetch, "TRANSACTION_FETCH_TIMEOUT", 60.0)
+    async with two() as (node, slow, second):
+        tx = transfer()
+        slow.send(NewTransactionMessage(announced=(tx.hash,)))
+        first = await next_message(slow, GetTransactionsMessage)
+        await asyncio.sleep(0.1)  # nobody else has it yet
+        second.send(NewTransactionMessage(announced=(tx.hash,)))
+        request = await next_message(second, GetTransactionsMessage)
+        assert request.hashes == (tx.hash,)
+        for raw, asked in ((second, request), (slow, first)):  # the late one is no offence
+            raw.send(TransactionsMessage(request_id=asked.request_id, transactions=(tx.encode(),)))
+            await heard(raw)
+        await until(lambda: tx.hash in pool_of(node))
+        await until(lambda: not any(peer.wanted_from for peer in node.table))
+        assert not node.gossip.transactions.fetcher.wanted
+        assert not node.reputation.counts.offences
+
+
 async def test_a_slow_line_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gossip_fetch, "TRANSACTION_FETCH_TIMEOUT", 0.4)
     async with alone() as (node, raw):

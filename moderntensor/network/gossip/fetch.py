@@ -20,7 +20,9 @@ from ..limits import (
     BUSY_RETRIES,
     FETCH_ALTERNATIVES,
     FETCHES_PER_PEER,
+    SILENT_BYTES,
     TRANSACTION_FETCH_TIMEOUT,
+    TRANSACTION_STALL_TIME,
     WANTED_PER_PEER,
     WANTED_RESERVED,
     WANTED_TRANSACTIONS,
@@ -181,14 +183,14 @@ class TransactionFetcher:
     ) -> bool:
         """Get what is `missing`, as far as `peer` has it; whether it answers at all. What takes
         longer than one reply may is left to others who have it, and leaves `asked` as well."""
-        busy = before = 0
+        busy = before = wanted = 0
         began = self._host.runtime.loop_time()
         try:
             while missing:
-                before = peer.connection.bytes_received
-                txs, pause = await request(peer, list(missing), TRANSACTION_FETCH_TIMEOUT)
+                before, wanted = peer.connection.bytes_received, len(missing)
+                txs, pause = await self._request(peer, asked, missing)
                 for tx in txs:
-                    del missing[tx.hash]
+                    missing.pop(tx.hash, None)
                 if txs:
                     await self._take_in(peer, txs)
                     if self._host.runtime.loop_time() >= began + TRANSACTION_FETCH_TIMEOUT:
@@ -201,12 +203,31 @@ class TransactionFetcher:
         except ProtocolViolationError as error:
             peer.breach(error)
         except RequestTimeoutError:
-            self._score.silent(peer, before, f"{len(missing)} transactions")
+            self._score.silent(peer, before, f"{wanted} transactions")
             return False
         except NetworkError as error:
             logger.debug("%s did not send its transactions: %s", peer, error)
             return False
         return not peer.closed
+
+    async def _request(
+        self, peer: Peer, asked: dict[bytes, None], missing: dict[bytes, None]
+    ) -> Delivery:
+        """Ask for what is `missing`. While next to nothing comes it is left to others, too, every
+        `TRANSACTION_STALL_TIME`: nobody who announces and is silent holds it up for long."""
+        loop, before = asyncio.get_running_loop(), peer.connection.bytes_received
+        timers: list[asyncio.TimerHandle] = []
+
+        def look() -> None:
+            if timers and peer.connection.bytes_received - before < SILENT_BYTES:
+                self._leave_to_others(asked, missing)
+            timers[:] = [loop.call_later(TRANSACTION_STALL_TIME, look)]
+
+        look()
+        try:
+            return await request(peer, list(missing), TRANSACTION_FETCH_TIMEOUT)
+        finally:
+            timers[0].cancel()
 
     def _leave_to_others(self, asked: dict[bytes, None], missing: dict[bytes, None]) -> None:
         late = {tx_hash: None for tx_hash in missing if self.wanted.get(tx_hash)}

@@ -36,6 +36,7 @@ class Gossip:
         self.blocks.forget()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.transactions.run())
+            group.create_task(self.transactions.run_later())
             group.create_task(self.transactions.look_after_pool())
             group.create_task(self.blocks.run())
             group.create_task(self.blocks.wait_for_early())

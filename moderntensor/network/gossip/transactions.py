@@ -14,9 +14,11 @@ from ..budget import Kind
 from ..host import Host
 from ..known import KnownSet, RecentBytes
 from ..limits import (
-    GOSSIP_QUEUE_BYTES,
+    LATER_TRANSACTIONS,
     MEMPOOL_UPKEEP,
     REFUSED_TRANSACTIONS,
+    RELAY_LATER,
+    RELAY_PAUSE,
     TRANSACTION_FULL_SIZE,
     TRANSACTION_PUSH_MIN,
 )
@@ -29,22 +31,21 @@ from .score import NewsScore
 
 __all__ = ["TransactionGossip"]
 
-_FULL_COUNT = 255  # NEW_TRANSACTION.transactions is a list8
-_FULL_BYTES = 128 * 1024  # with the most hashes (64 KiB) still under NEW_TRANSACTION's 256 KiB
-
 
 class TransactionGossip:
     """Takes in what peers send or announce, and passes on what the mempool has accepted.
 
-    Small ones go whole to a few peers and by hash to the rest, who ask for what they lack.
+    Our own go whole to a few peers, all others by hash: who lacks one asks for it, so that its
+    bytes come once to everybody.
     """
 
     def __init__(self, host: Host, score: NewsScore) -> None:
         self._host = host
         self._score = score
-        self._outgoing: dict[bytes, bytes] = {}  # hash → encoded, since the last turn
-        self._outgoing_bytes = 0
+        self._outgoing: dict[bytes, None] = {}  # hashes, since the last turn
         self._wake = asyncio.Event()
+        self._later: dict[bytes, None] = {}  # hashes that a few have been told of
+        self._wake_later = asyncio.Event()
         self._relayed = RecentBytes(host.budget.caps[Kind.RELAYED])
         host.budget.watch(Kind.RELAYED, lambda: self._relayed.size)
         self.fetcher = TransactionFetcher(host, score, self._take_in)
@@ -60,12 +61,20 @@ class TransactionGossip:
     # --- out -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Pass on what is queued, at most once a turn of the loop, until cancelled."""
+        """Pass on what is queued until cancelled; what comes soon after goes together."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             self._flush()
-            await asyncio.sleep(0)
+            await asyncio.sleep(RELAY_PAUSE)
+
+    async def run_later(self) -> None:
+        """Tell of the same those who have not told us of it meanwhile, until cancelled."""
+        while True:
+            await self._wake_later.wait()
+            self._wake_later.clear()
+            await asyncio.sleep(RELAY_LATER * (0.5 + self._host.runtime.random.random() / 2))
+            self._flush_later()
 
     async def look_after_pool(self) -> None:
         """Let the mempool's transactions grow older until cancelled."""
@@ -83,10 +92,22 @@ class TransactionGossip:
             self._relay(self._host.mempool.take_returned())
 
     def publish(self, tx: Transaction) -> int:
-        """Pass on a transaction now; to how many peers."""
+        """Pass on a transaction of our own now, which nobody else has yet: whole to a few peers
+        and by hash to the rest, to all of them if it is large; to how many."""
         raw = tx.encode()
         self._relayed.add(tx.hash, raw)
-        return self._send({tx.hash: raw})
+        peers = [peer for peer in self._peers() if tx.hash not in peer.known_transactions]
+        self._host.runtime.random.shuffle(peers)
+        whole = max(TRANSACTION_PUSH_MIN, isqrt(len(peers)))
+        if len(raw) > TRANSACTION_FULL_SIZE:
+            whole = 0
+        if full := peers[:whole]:
+            frame = MessageCodec.encode(NewTransactionMessage(transactions=(raw,)))
+            for peer in full:
+                if peer.offer(frame):
+                    peer.known_transactions.add(tx.hash)
+        self._tell(peers[whole:], (tx.hash,))
+        return len(peers)
 
     def relayed(self, tx_hash: bytes) -> bytes | None:
         """A transaction that was passed on lately, encoded."""
@@ -94,43 +115,51 @@ class TransactionGossip:
 
     def _relay(self, txs: Iterable[Transaction]) -> None:
         for tx in txs:
-            raw = tx.encode()
-            self._relayed.add(tx.hash, raw)
-            self._outgoing[tx.hash] = raw
-            self._outgoing_bytes += len(raw)
-            if self._outgoing_bytes > GOSSIP_QUEUE_BYTES:
+            self._relayed.add(tx.hash, tx.encode())
+            self._outgoing[tx.hash] = None
+            if len(self._outgoing) >= MAX_ANNOUNCED_TRANSACTIONS:
                 self._flush()
         self._wake.set()
 
     def _flush(self) -> None:
-        outgoing, self._outgoing, self._outgoing_bytes = self._outgoing, {}, 0
-        self._send(outgoing)
+        """What others made goes by hash, so that everybody gets it once: to a few peers now, to
+        the rest a little later, when most of those have it and have said so."""
+        outgoing, self._outgoing = self._outgoing, {}
+        peers = [
+            peer
+            for peer in self._peers()
+            if not all(tx_hash in peer.known_transactions for tx_hash in outgoing)
+        ]
+        few = max(TRANSACTION_PUSH_MIN, isqrt(len(peers)))
+        if len(peers) > few:
+            self._host.runtime.random.shuffle(peers)
+            self._later |= outgoing
+            self._wake_later.set()
+        self._tell(peers[:few], outgoing)
+        if len(self._later) > LATER_TRANSACTIONS:
+            self._flush_later()
 
-    def _send(self, outgoing: dict[bytes, bytes]) -> int:
-        peers = [peer for peer in self._host.table if not peer.closed]
-        self._host.runtime.random.shuffle(peers)
-        whole = max(TRANSACTION_PUSH_MIN, isqrt(len(peers)))
+    def _flush_later(self) -> None:
+        later, self._later = self._later, {}
+        self._tell(self._peers(), later)
+
+    def _peers(self) -> list[Peer]:
+        return [peer for peer in self._host.table if not peer.closed]
+
+    def _tell(self, peers: Iterable[Peer], hashes: Iterable[bytes]) -> None:
+        """Announce to each of them what it does not know."""
         frames: dict[tuple[bytes, ...], bytes] = {}
-        reached = 0
-        for place, peer in enumerate(peers):
+        for peer in peers:
             known = peer.known_transactions
-            news = [tx_hash for tx_hash in outgoing if tx_hash not in known]
-            if not news:
-                continue
-            reached += 1
-            for full, announced in _portions(news, outgoing, whole=place < whole):
-                key = (*full, b"", *announced)
-                frame = frames.get(key)
+            news = [tx_hash for tx_hash in hashes if tx_hash not in known]
+            for start in range(0, len(news), MAX_ANNOUNCED_TRANSACTIONS):
+                part = tuple(news[start : start + MAX_ANNOUNCED_TRANSACTIONS])
+                frame = frames.get(part)
                 if frame is None:
-                    message = NewTransactionMessage(
-                        transactions=tuple(outgoing[tx_hash] for tx_hash in full),
-                        announced=tuple(announced),
-                    )
-                    frame = frames[key] = MessageCodec.encode(message)
+                    message = NewTransactionMessage(announced=part)
+                    frame = frames[part] = MessageCodec.encode(message)
                 if peer.offer(frame):
-                    known.update(full)
-                    known.update(announced)
-        return reached
+                    known.update(part)
 
     # --- in --------------------------------------------------------------------------------
 
@@ -210,27 +239,3 @@ def _admit(
             else:
                 refused.append(tx.hash)
     return accepted, refused, worst
-
-
-def _portions(
-    news: list[bytes], raw: dict[bytes, bytes], *, whole: bool
-) -> Iterable[tuple[list[bytes], list[bytes]]]:
-    """Hashes to send in full and to announce, message by message."""
-    full: list[bytes] = []
-    announced: list[bytes] = []
-    size = 0
-    for tx_hash in news:
-        length = len(raw[tx_hash])
-        if whole and length <= TRANSACTION_FULL_SIZE:
-            if len(full) >= _FULL_COUNT or size + length > _FULL_BYTES:
-                yield full, []
-                full, size = [], 0
-            full.append(tx_hash)
-            size += length
-        else:
-            announced.append(tx_hash)
-            if len(announced) >= MAX_ANNOUNCED_TRANSACTIONS:
-                yield [], announced
-                announced = []
-    if full or announced:
-        yield full, announced
