@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from .blockchain.chain import Blockchain
 from .blockchain.crypto import KeyPair
@@ -23,8 +23,10 @@ from .errors import StorageError, SyncError, ValidationError
 from .network.budget import Kind, caps_of
 from .network.identity import NodeIdentity
 from .network.p2p import P2PNode
+from .network.state_file import StateFile
 from .network.sync import SyncManager
 from .runtime import Runtime
+from .storage import Store
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,17 @@ SNAPSHOTS_DIRECTORY: Final = "snapshots"
 SYNC_PATIENCE: Final = 60.0  # seconds that one attempt at the first sync waits for a peer
 # Seconds that a producer waits for the nodes it was given, before it goes on alone.
 PRODUCER_PATIENCE: Final = 10.0
+
+
+class Disk(Protocol):
+    """What outlasts a node that has no data directory, as a simulated machine's disk does."""
+
+    @property
+    def store(self) -> Store:
+        """Where the chain is; it stays open when the node stops."""
+
+    def file(self, name: str) -> StateFile:
+        """A small file, for what the network remembers."""
 
 
 class FullNode:
@@ -59,12 +72,14 @@ class FullNode:
         producer_key: KeyPair | None = None,
         trusted_head: tuple[int, bytes] | None = None,
         runtime: Runtime | None = None,
+        disk: Disk | None = None,
     ) -> None:
         """`data_dir` holds the chain and the node's key, and is made if it is missing; None keeps
         all in memory. `config` is a chain's constants or its genesis file. `trusted_head` is the
         height and hash of a block that the caller knows to be good: no other chain is followed,
         and no signatures of headers up to there are checked. A `runtime` that is given stays
-        the caller's to close.
+        the caller's to close. `disk` takes the place of a data directory but for the key, which
+        is `identity`, and for snapshots, which are in memory.
 
         Raises ConfigError for an unusable genesis file, key or setting, StorageError for an
         unusable directory.
@@ -85,7 +100,7 @@ class FullNode:
         if identity is None and directory is not None:
             identity = NodeIdentity.load(directory / IDENTITY_FILE, self.runtime)
         self.state_db: Final = StateDB(
-            None if directory is None else directory / CHAIN_DIRECTORY,
+            disk.store if disk else directory and directory / CHAIN_DIRECTORY,
             map_size=self.settings.map_size,
         )
         try:
@@ -103,7 +118,7 @@ class FullNode:
                 listen_host=listen_host,
                 identity=identity,
                 config=self.settings,
-                data_dir=directory,
+                data_dir=disk or directory,
                 runtime=self.runtime,
             )
             self.snapshots: Final = (

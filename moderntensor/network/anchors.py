@@ -79,17 +79,17 @@ def _anchor(entry: object) -> Anchor:
 class Anchors:
     """Remembers the outbound peers that have been there for longest, in a file if it has one."""
 
-    def __init__(self, runtime: Runtime, directory: Path | None) -> None:
+    def __init__(self, runtime: Runtime, directory: Path | state_file.Directory | None) -> None:
         self._runtime = runtime
-        self._path = None if directory is None else directory / ANCHORS_FILE
+        self._file = None if directory is None else state_file.place(directory, ANCHORS_FILE)
         self._current: list[Anchor] = []
         self._saved: list[Anchor] = []
         self._changed = asyncio.Event()
 
     async def load(self) -> None:
         """Take in those of the last run. A damaged file is set aside."""
-        if self._path is not None and not self._current:
-            found = await self._runtime.run(state_file.load, self._path, _FILE_CAP, decode_anchors)
+        if self._file is not None and not self._current:
+            found = await self._runtime.run(state_file.load, self._file, _FILE_CAP, decode_anchors)
             self._current = self._saved = found or []
 
     def __iter__(self) -> Iterator[Anchor]:
@@ -120,12 +120,10 @@ class Anchors:
     async def _save(self) -> bool:
         """False if it could not be."""
         current = self._current
-        if self._path is None or current == self._saved:
+        if self._file is None or current == self._saved:
             return True
         try:
-            await self._runtime.run(
-                state_file.write_atomically, self._path, encode_anchors(current)
-            )
+            await self._runtime.run(self._file.write, encode_anchors(current))
         except StorageError as error:
             logger.warning("anchors were not saved: %s", error)
             return False

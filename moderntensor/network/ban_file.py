@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..errors import ConfigError, DecodeError, StorageError
 from ..runtime import Runtime
 from .bans import Ban, Bans, room_for
 from .limits import BANS, BANS_FILE_BYTES, BANS_WATCH
-from .state_file import load, read_capped, write_atomically
+from .state_file import Directory, load, place
 
 __all__ = ["BanFile", "BanKeeper", "decode_bans", "encode_bans"]
 
@@ -70,34 +68,25 @@ Changes = Mapping[str, Ban | None]
 """Bans that are set, or lifted (None), by key."""
 
 
-class _Stamp(NamedTuple):
-    """What tells one state of a file from another."""
-
-    changed: int
-    size: int
-    number: int
-
-
 class BanFile:
     """``bans.json`` in a data directory, guarded by a lock beside it.
 
     Methods block: the node calls them on a worker thread. They raise `StorageError`.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "bans.json"
-        self._lock_path = directory / "bans.lock"
-        self._seen: _Stamp | None = None
+    def __init__(self, directory: Path | Directory) -> None:
+        self._file = place(directory, "bans.json")
+        self._seen: Hashable | None = None
 
     def read(self) -> list[Ban]:
         """The bans on disk. Raises `DecodeError` as well."""
-        data = read_capped(self._path, BANS_FILE_BYTES)
+        data = self._file.read(BANS_FILE_BYTES)
         return [] if data is None else decode_bans(data)
 
     def change(self, changes: Changes, now: float) -> list[Ban]:
         """Read, change and write in one, as nobody else does meanwhile; what was there before.
         `now` is a Unix time. Raises `DecodeError` as well."""
-        with self._locked():
+        with self._file.locked():
             before = self.read()
             self._write(before, changes, now)
         return before
@@ -107,16 +96,16 @@ class BanFile:
 
         A file that cannot be used is set aside (one line in the log), and `own` takes its place.
         """
-        if not changes and self._stamp() == self._seen:
+        if not changes and self._file.stamp() == self._seen:
             return None
-        with self._locked():
-            stamp = self._stamp()
-            bans: list[Ban] | None = load(self._path, BANS_FILE_BYTES, decode_bans)
+        with self._file.locked():
+            stamp = self._file.stamp()
+            bans: list[Ban] | None = load(self._file, BANS_FILE_BYTES, decode_bans)
             if bans is None and stamp is not None:
                 bans = self._write(own, changes, now)
             elif changes:
                 bans = self._write(bans or [], changes, now)
-            self._seen = self._stamp()
+            self._seen = self._file.stamp()
         return bans or []
 
     def _write(self, bans: Iterable[Ban], changes: Changes, now: float) -> list[Ban]:
@@ -126,29 +115,8 @@ class BanFile:
             if ban is not None:
                 table[key] = ban
         bans = room_for(table.values(), now)
-        write_atomically(self._path, encode_bans(bans))
+        self._file.write(encode_bans(bans))
         return bans
-
-    def _stamp(self) -> _Stamp | None:
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StorageError(f"{self._path}: {error.strerror or error}") from error
-        return _Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageError(f"{self._lock_path}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # others hold it for one write
-            yield
-        finally:
-            os.close(descriptor)
 
 
 class BanKeeper:
@@ -158,7 +126,7 @@ class BanKeeper:
         self,
         bans: Bans,
         runtime: Runtime,
-        directory: Path,
+        directory: Path | Directory,
         *,
         on_changed: Callable[[Iterable[str], Iterable[str]], None],
     ) -> None:

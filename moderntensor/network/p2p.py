@@ -49,6 +49,7 @@ from .peer import Peer
 from .peers import NodeInfo, PeerTable
 from .reputation import Reputation
 from .serving import Server
+from .state_file import Directory
 from .tasks import TaskSet
 
 __all__ = ["P2PNode"]
@@ -81,7 +82,7 @@ class P2PNode:
         network_id: int | None = None,
         max_peers: int | None = None,
         config: NodeConfig | None = None,
-        data_dir: Path | None = None,
+        data_dir: Path | Directory | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         """What is given here counts before `config`. `bootstrap_nodes` are ``host:port``, or

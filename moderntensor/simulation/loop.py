@@ -39,7 +39,9 @@ class _Task(asyncio.Task[Any]):
 
     def __init__(self, coroutine: Any, *, number: int, **options: Any) -> None:
         self.number = number
-        super().__init__(coroutine, **options)
+        self.context = options.pop("context", None) or copy_context()
+        """In which it runs (`get_context` of Python 3.12 on)."""
+        super().__init__(coroutine, context=self.context, **options)
 
     def __hash__(self) -> int:
         return self.number
@@ -223,14 +225,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _make_task(self, _: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> _Task:
         return _Task(coroutine, number=next(self._task_numbers), loop=self, **options)
 
-    def _unfinished(self) -> list[_Task]:
+    def unfinished(self) -> list[_Task]:
+        """All tasks but the current one that have not ended, oldest first."""
         current = asyncio.current_task(self)
         tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task)]
         return sorted((t for t in tasks if t is not current), key=lambda task: task.number)
 
+    def drop(self, of: Callable[[Context], bool]) -> None:
+        """Cancel the callbacks and timers of contexts that `of` names. No task may be theirs."""
+        handles: list[asyncio.Handle] = [*self._soon]
+        handles += (event[3] for event in self._heap if event[2] is None)
+        for handle in handles:
+            if not handle.cancelled() and of(handle._context):  # type: ignore[attr-defined]
+                handle.cancel()
+
     def waiting(self) -> list[str]:
         """The tasks that have not ended, oldest first: each its name and where it waits."""
-        return [_place(task) for task in self._unfinished()]
+        return [_place(task) for task in self.unfinished()]
 
     def wind_up(self) -> list[str]:
         """Cancel what has not ended and run until it has; what that was, as `waiting` tells it.
@@ -239,7 +250,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """
         left = self.waiting()
         for _ in range(_CANCEL_ROUNDS):
-            tasks = self._unfinished()
+            tasks = self.unfinished()
             if not tasks:
                 return left
             for task in tasks:

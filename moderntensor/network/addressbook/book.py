@@ -50,14 +50,18 @@ class AddressBook:
     """
 
     def __init__(
-        self, config: NodeConfig, runtime: Runtime, own_id: bytes, directory: Path | None = None
+        self,
+        config: NodeConfig,
+        runtime: Runtime,
+        own_id: bytes,
+        directory: Path | state_file.Directory | None = None,
     ) -> None:
         """Kept in a file of `directory`, if one is given."""
         self._config = config
         self._runtime = runtime
         self._intake = Intake(config, runtime, own_id)
-        self._path = None if directory is None else directory / ADDRESS_FILE
-        self._loaded = self._path is None
+        self._file = None if directory is None else state_file.place(directory, ADDRESS_FILE)
+        self._loaded = self._file is None
         self._changed = False
         self._places = Places(runtime.entropy(_KEY_SIZE), config, runtime)
         self._answers = Answers(runtime)
@@ -316,10 +320,10 @@ class AddressBook:
 
     async def load(self) -> None:
         """Take in what the file holds, once. A damaged file is set aside."""
-        if self._path is None or self._loaded:
+        if self._file is None or self._loaded:
             return
         self._loaded = True
-        places = await self._runtime.run(self._read, self._path)
+        places = await self._runtime.run(self._read, self._file)
         if places is None:
             return
         before, self._places = self._places, places
@@ -329,9 +333,9 @@ class AddressBook:
             if self._intake.is_own(*entry.key) or entry.key in self._bootstrap:
                 self._forget(entry)
 
-    def _read(self, path: Path) -> Places | None:
+    def _read(self, file: state_file.StateFile) -> Places | None:
         """On a worker thread: tens of thousands of addresses find their places."""
-        found = state_file.load(path, ADDRESS_FILE_CAP, decode_book)
+        found = state_file.load(file, ADDRESS_FILE_CAP, decode_book)
         if found is None:
             return None
         places = Places(found[0], self._config, self._runtime)
@@ -340,7 +344,7 @@ class AddressBook:
 
     async def save(self) -> None:
         """Write the file, if anything has changed. What goes wrong is logged."""
-        if self._path is None or not self._changed:
+        if self._file is None or not self._changed:
             return
         self._changed = False
         entries = list(self._places.entries.values())
@@ -350,17 +354,17 @@ class AddressBook:
         # On the loop only what must be: the file is made of these on a thread.
         saved = list(map(_SAVED_FIELDS, entries))
         try:
-            await self._runtime.run(self._write, self._path, self._places.key, saved)
+            await self._runtime.run(self._write, self._file, self._places.key, saved)
         except StorageError as error:
             self._changed = True
             logger.warning("the address book was not saved: %s", error)
 
     @staticmethod
-    def _write(path: Path, key: bytes, saved: list[tuple[Any, ...]]) -> None:
-        state_file.write_atomically(path, encode_book(key, map(SavedAddress._make, saved)))
+    def _write(file: state_file.StateFile, key: bytes, saved: list[tuple[Any, ...]]) -> None:
+        file.write(encode_book(key, map(SavedAddress._make, saved)))
 
     async def keep(self) -> None:
         """Save every quarter of an hour, until cancelled."""
-        while self._path is not None:
+        while self._file is not None:
             await asyncio.sleep(ADDRESS_SAVE_INTERVAL)
             await self.save()

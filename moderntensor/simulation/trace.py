@@ -1,0 +1,100 @@
+"""What happens in a simulation, line by line: the same seed gives the same lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from ..errors import SimulationError
+
+__all__ = ["RECORD_CAP", "Trace"]
+
+RECORD_CAP: Final = 1 << 30
+"""Bytes of text that are recorded at most; the hash goes on."""
+_LINES: Final = 1024  # hashed at a time
+
+
+class Trace:
+    """Lines of text, the SHA-256 of all of them, and the text itself where it is asked for.
+
+    A line is the simulated time in seconds, what happened, and to whom. Segments of a connection
+    are told with their length and CRC-32, which takes in every byte that a host receives.
+    """
+
+    def __init__(self, clock: Callable[[], float], record: bool | Path = False) -> None:
+        """`record`: keep the text in memory (True), or write it to this file."""
+        self._clock = clock
+        self._hash = sha256()
+        self._lines: list[str] = []
+        self._text: list[bytes] | None = [] if record is True else None
+        self._room = RECORD_CAP if record else 0
+        self._file = record.open("wb") if isinstance(record, Path) else None
+        self.on_record: Callable[[float, str, str], None] | None = None
+        """Called with time, kind and text of each line that is not about bytes."""
+
+    # --- what happens ----------------------------------------------------------------------
+
+    def record(self, kind: str, text: str) -> None:
+        """A line: `kind` is one word, `text` has none but characters of one line."""
+        now = self._clock()
+        self._add(f"{now:.9f} {kind} {text}\n")
+        if self.on_record is not None:
+            self.on_record(now, kind, text)
+
+    def fault(self, kind: str, text: str) -> None:
+        """A fault begins or ends, as `kind` says."""
+        self.record("fault", f"{kind} {text}")
+
+    def connection(self, kind: str, a: str, b: str) -> None:
+        """A connection between two places begins or ends."""
+        self._add(f"{self._clock():.9f} {kind} {a} {b}\n")
+
+    def segment(self, sender: str, receiver: str, data: bytes | bytearray | memoryview) -> None:
+        """Bytes arrive; none: the end of the stream."""
+        self._add(f"{self._clock():.9f} > {sender} {receiver} {len(data)} {crc32(data):08x}\n")
+
+    def _add(self, line: str) -> None:
+        lines = self._lines
+        lines.append(line)
+        if len(lines) >= _LINES:
+            self._flush()
+
+    # --- what is left ----------------------------------------------------------------------
+
+    def digest(self) -> str:
+        """The SHA-256 of all lines so far, in hex: that of the file, where one is written."""
+        self._flush()
+        return self._hash.hexdigest()
+
+    @property
+    def text(self) -> str:
+        """All lines so far. SimulationError unless they are kept in memory."""
+        self._flush()
+        if self._text is None:
+            raise SimulationError("the text of the trace is not kept: the world needs record=True")
+        return b"".join(self._text).decode()
+
+    def close(self) -> None:
+        """Finish the file. Idempotent."""
+        self._flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _flush(self) -> None:
+        if not self._lines:
+            return
+        data = "".join(self._lines).encode()
+        self._lines.clear()
+        self._hash.update(data)
+        if not self._room:
+            return
+        kept = data[: self._room]
+        self._room -= len(kept)
+        if self._file is not None:
+            self._file.write(kept)
+        elif self._text is not None:
+            self._text.append(kept)
