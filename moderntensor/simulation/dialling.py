@@ -21,6 +21,11 @@ SYN_GIVE_UP: Final = 127.0
 _SYN_RETRY: Final = 1.0
 
 
+def loopback(ip: str) -> bool:
+    """Whether this address is of the host itself, for itself alone."""
+    return ip.startswith("127.") or ip == "::1"
+
+
 def _name(ip: str, port: int) -> tuple[Any, ...]:
     return (ip, port, 0, 0) if ":" in ip else (ip, port)
 
@@ -45,7 +50,7 @@ class SimServer(asyncio.AbstractServer):
     ) -> None:
         self._process = process
         self._factory = factory
-        self._port = port
+        self._ip, self._port = ip, port
         self._serving = self._closed = False
         self._context = copy_context()
         self.sockets: tuple[_ListeningSocket, ...] = (_ListeningSocket(_name(ip, port)),)
@@ -57,6 +62,10 @@ class SimServer(asyncio.AbstractServer):
     def is_serving(self) -> bool:
         """Whether dials are answered."""
         return self._serving and self._process.alive
+
+    def answers(self, ip: str) -> bool:
+        """Whether those are answered who dial this address."""
+        return self.is_serving() and (loopback(ip) or not loopback(self._ip))
 
     async def start_serving(self) -> None:
         """As in asyncio."""
@@ -123,9 +132,9 @@ class Dial:
         self._pause = _SYN_RETRY
         self._outcome: asyncio.Future[SimTransport] = network.loop.create_future()
         self._transport: SimTransport | None = None
-        self._local = (process.host.ip, process.host.free_port())
+        own = loopback(ip)
+        self._local = (ip if own else process.host.ip, process.host.free_port())
         # Nobody has an address that is not of a host: packets to it vanish.
-        own = ip.startswith("127.") or ip == "::1"
         self._target: NetHost | None = process.host if own else network.hosts.get(ip)
         self._latency = (
             0.0
@@ -163,7 +172,7 @@ class Dial:
             self._later()
             return
         listener = target.listeners.get(self._port)
-        serving = listener is not None and listener.is_serving()
+        serving = listener is not None and listener.answers(self._ip)
         answer = _syn_answered if serving else _refused
         network.loop.post(network.loop.time() + self._latency, answer, self)
 

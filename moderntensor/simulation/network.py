@@ -9,7 +9,7 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from .dialling import Dial, SimServer
+from .dialling import Dial, SimServer, loopback
 from .lines import LOOPBACK, Line, Link, Pipe
 from .stream import Stream
 from .transport import SimTransport, os_error
@@ -22,6 +22,7 @@ __all__ = ["NetHost", "NetworkTrace", "Process", "SimNetwork", "current_process"
 # As Linux gives them out.
 _FIRST_PORT: Final = 32768
 _PORTS: Final = 28232
+_ANY: Final = ("0.0.0.0", "::", "", None)  # noqa: S104 - of no real host
 
 current_process: ContextVar[Process] = ContextVar("current_process")
 """Whose code runs: who starts a node sets it, and its tasks inherit it."""
@@ -258,12 +259,12 @@ class SimNetwork:
             raise os_error(errno.ENETDOWN)
         names = [host] if host is None or isinstance(host, str) else list(host)
         own = process.host
-        if any(name not in (None, "", "0.0.0.0", "::", own.ip) for name in names):  # noqa: S104 - of no real host
+        if any(name not in (*_ANY, own.ip) and not loopback(name) for name in names):
             raise os_error(errno.EADDRNOTAVAIL)
         port = port or own.free_port()
         if port in own.listeners:
             raise os_error(errno.EADDRINUSE)
-        server = SimServer(process, factory, names[0] or "0.0.0.0", port)  # noqa: S104
+        server = SimServer(process, factory, names[0] or _ANY[0], port)
         own.listeners[port] = server
         if start_serving:
             await server.start_serving()

@@ -17,7 +17,6 @@ __all__ = ["SimTransport", "os_error"]
 
 # asyncio's own: above the first `pause_writing`, from the second on `resume_writing`.
 _HIGH_WATER: Final = 64 * 1024
-_EOF: Final = b""
 
 
 def os_error(code: int) -> OSError:
@@ -53,6 +52,7 @@ class SimTransport(asyncio.Transport):
         self._eof_written = False
         # What has come and was not read: by the socket's buffer, in order.
         self._unread: deque[bytes | memoryview] = deque()
+        self._end_came = False
         self._paused = False
         self._reading = False  # the socket is watched: not before connection_made, nor after EOF
         self._read_asked = False
@@ -78,7 +78,8 @@ class SimTransport(asyncio.Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self._fail(error, f"Fatal error: protocol.{function.__name__}() call failed.")
+            name = "buffer_updated" if function == self._fill else function.__name__
+            self._fail(error, f"Fatal error: protocol.{name}() call failed.")
             return None
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -94,6 +95,7 @@ class SimTransport(asyncio.Transport):
 
     def arrive(self, data: bytes | memoryview) -> None:
         """Bytes have reached the socket; none mean that no more will come."""
+        self._end_came = self._end_came or not data
         if self._reading and not self._paused and not self._unread:
             self._take(data)
         else:
@@ -321,4 +323,4 @@ class SimTransport(asyncio.Transport):
 
     def hit_reset(self) -> None:
         """The other side knows nothing of this connection any more."""
-        self.broken(os_error(errno.ECONNRESET))
+        self.broken(os_error(errno.EPIPE if self._end_came else errno.ECONNRESET))
