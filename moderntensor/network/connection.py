@@ -301,8 +301,12 @@ class Connection(asyncio.BufferedProtocol):
             self._resume_asked = False
             frames = self.channel.resume()
         self._resume_asked = False
-        self._update_reading()
-        self._watch_frame(fresh)
+        if self._reading_paused or decoder.paused or self._owner_paused:
+            self._update_reading()
+        if self.channel.pending:
+            self._watch_frame(fresh)
+        else:
+            self._frame_started = None
 
     def _channel_failed(self, error: NetworkError) -> None:
         if self.channel.ready:

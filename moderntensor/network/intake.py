@@ -55,6 +55,13 @@ _NEWS: Final = {
 _type_of = attrgetter("type")
 
 
+def _runs(frames: list[framing.Frame]) -> Iterable[tuple[int, Iterable[framing.Frame]]]:
+    """Frames that follow one another, by type; most come alone."""
+    if len(frames) == 1:
+        return ((frames[0].type, frames),)
+    return groupby(frames, _type_of)
+
+
 class Sender(Protocol):
     """Whose messages they are."""
 
@@ -127,7 +134,7 @@ class Intake:
         self._now = self._runtime.loop_time()
         peer, table = self._peer, self._table
         try:
-            for kind, run in groupby(frames, _type_of):
+            for kind, run in _runs(frames):
                 decode = _NEWS.get(kind)
                 if decode is not None:  # what may come in floods
                     self._take_news(kind, decode, run)

@@ -209,17 +209,23 @@ class SendQueue:
     def schedule(self) -> None:
         """Flush at the end of this turn of the loop."""
         if self._flush_handle is None:
-            self._flush_handle = self._loop.call_soon(self.flush)
+            self._flush_handle = self._loop.call_soon(self._flush_due)
 
     def flush(self) -> None:
         """Write what waits, unless the socket's buffer is full."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
+        self._flush_due()
+
+    def _flush_due(self) -> None:
+        """This turn of the loop is over."""
+        self._flush_handle = None
         if not self._full and not self._closed:
             self._end_group()
             self._write_out()
-        self._wake()
+        if self._waiters:
+            self._wake()
 
     def _idle(self) -> bool:
         """Whether nothing waits, here or in the socket's buffer, and bytes may leave."""
