@@ -22,6 +22,7 @@ acknowledgement, reordering, corrupted bytes, keep-alive, MTU, NAT, a limit of o
 from __future__ import annotations
 
 import errno
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -49,8 +50,14 @@ _IDLE: Final = 1.0
 # The sender learns of a loss from three packets that arrive after it.
 _FAST_RETRANSMIT: Final = 4 * MSS
 
-# The stream, its bytes (none: the end; None: it opens), whether the sender is to slow down.
-_Segment = tuple["Stream", bytes | memoryview | None, bool]
+# CUBIC (RFC 9438), what Linux does: a loss leaves 0.7 of the window, which is sought again after
+# some seconds and then cautiously exceeded.
+_BETA: Final = 0.7
+_CUBIC: Final = 0.4
+
+# The stream, its bytes (none: the end; None: it opens), when they were sent, and whether the sender
+# is to slow down for it.
+_Segment = tuple["Stream", bytes | memoryview | None, float, bool]
 
 
 class Stream:
@@ -69,7 +76,7 @@ class Stream:
         "_lost_acks",
         "_network",
         "_queue",
-        "_recovered",
+        "_reduced_at",
         "_release_at",
         "_reset",
         "_round_trip",
@@ -79,6 +86,7 @@ class Stream:
         "_wake_set",
         "_watched",
         "_window",
+        "_window_before",
         "flying",
         "receiver",
         "sender",
@@ -97,10 +105,11 @@ class Stream:
         self.unread = 0  # bytes that the receiving socket holds
         self._network = network
         self._queue: deque[bytes | memoryview] = deque()
-        self._acks: deque[tuple[float, int, bool]] = deque()
+        self._acks: deque[tuple[float, int, float, bool]] = deque()
         self._window: float = _FIRST_WINDOW
         self._threshold: float = RECEIVE_WINDOW
-        self._recovered = 0.0  # until then one loss is as good as many
+        self._window_before: float = RECEIVE_WINDOW  # the last reduction
+        self._reduced_at = 0.0  # one loss among what was under way then is as good as many
         self._last_sent = self._last_arrival = network.loop.time()
         self._wake_set = self._watched = False
         self._fin = self._ended = self._cut = self._reset = False
@@ -147,7 +156,8 @@ class Stream:
         queue = self._queue
         while self.unsent:
             room = int(self._room(now))
-            if room < min(MSS, self.unsent):
+            # No small pieces, or there would be more and more of them.
+            if room < min(self.unsent, SEGMENT, self._window / 4):
                 self.watch()
                 return
             data = queue[0]
@@ -185,7 +195,7 @@ class Stream:
             at = self._last_arrival
         else:
             self._last_arrival = at
-        network.loop.post(at, _arrive, (self, data, marked))
+        network.loop.post(at, _arrive, (self, data, now, marked))
 
     def _late(self) -> float:
         """How long a retransmission takes that gets through."""
@@ -261,17 +271,25 @@ class Stream:
         """Acknowledgements that have come by now."""
         acks = self._acks
         while acks and acks[0][0] <= now:
-            _, size, marked = acks.popleft()
+            _, size, sent, marked = acks.popleft()
             window = self._window
             limited = self.flying * 2 >= window
             self.flying -= size
-            if marked:
-                if now >= self._recovered:
-                    self._recovered = now + self._round_trip
-                    self._window = self._threshold = max(window / 2, _LEAST_WINDOW)
+            if marked and sent >= self._reduced_at:
+                self._reduced_at = now
+                self._window_before = window
+                self._window = self._threshold = max(window * _BETA, _LEAST_WINDOW)
             elif limited and window < RECEIVE_WINDOW:
-                slow = window < self._threshold
-                self._window = window + (size if slow else MSS * size / window)
+                self._window = window + self._growth(size, window, now)
+
+    def _growth(self, size: int, window: float, now: float) -> float:
+        """Of the congestion window, when `size` bytes of it were acknowledged."""
+        if window < self._threshold:
+            return size
+        before = self._window_before
+        until = math.cbrt(before * (1 - _BETA) / (_CUBIC * MSS))
+        sought = before + _CUBIC * MSS * (now - self._reduced_at - until) ** 3
+        return max(MSS, min(sought - window, window / 2)) * size / window
 
     # --- outages ---------------------------------------------------------------------------
 
@@ -308,7 +326,7 @@ class Stream:
             network.loop.post(at, _arrive, segment)
         self._held.clear()
         if self._lost_acks:
-            self._acks.append((at + self._latency, self._lost_acks, True))
+            self._acks.append((at + self._latency, self._lost_acks, at, True))
             self._lost_acks = 0
         self._stuck = None
         if self.unsent or self._watched:
@@ -324,7 +342,7 @@ class Stream:
 
     # --- arriving --------------------------------------------------------------------------
 
-    def deliver(self, data: bytes | memoryview | None, marked: bool) -> None:
+    def deliver(self, data: bytes | memoryview | None, sent: float, marked: bool) -> None:
         """To the receiving socket."""
         network, receiver = self._network, self.receiver
         if data is None:
@@ -346,7 +364,7 @@ class Stream:
                 self._get_stuck()
         elif not self._cut:
             at = network.loop.time() + self._latency
-            self._acks.append((at, size, marked))
+            self._acks.append((at, size, sent, marked))
             if self._watched and not self._wake_set:
                 self._wake_set = True
                 network.loop.post(at, _wake, self)
@@ -363,22 +381,22 @@ class Stream:
 
 def _arrive(segment: _Segment) -> None:
     """At the other host's line."""
-    stream, data, marked = segment
+    stream, data, sent, marked = segment
     network = stream._network
     if (network.obstacles or stream._release_at) and stream.hold(segment):
         return
     pipe = stream.target.down
     if pipe is None:
-        stream.deliver(data, marked)
+        stream.deliver(data, sent, marked)
         return
     now = network.loop.time()
     marked = marked or pipe.free_at - now > LINE_QUEUE
-    network.loop.post(pipe.passed(now, len(data or b"")), _deliver, (stream, data, marked))
+    network.loop.post(pipe.passed(now, len(data or b"")), _deliver, (stream, data, sent, marked))
 
 
 def _deliver(segment: _Segment) -> None:
-    stream, data, marked = segment
-    stream.deliver(data, marked)
+    stream, data, sent, marked = segment
+    stream.deliver(data, sent, marked)
 
 
 def _reset_arrives(stream: Stream) -> None:
