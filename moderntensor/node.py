@@ -142,7 +142,7 @@ class FullNode:
         except BaseException:
             self.state_db.close()
             raise
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._stopping = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
         self._synced = asyncio.Event()
@@ -273,11 +273,11 @@ class FullNode:
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s failed: %s", task.get_name(), error)
             self._failure = self._failure or error

@@ -13,7 +13,18 @@ import moderntensor
 PACKAGE = Path(moderntensor.__file__).parent
 
 # Each room with the rooms that it may import, besides itself. What is under it is listed whole.
-FLOORS = ["errors", "engines", "backend", "wire", "storage", "blockchain", "network", "node", "cli"]
+FLOORS = [
+    "errors",
+    "engines",
+    "backend",
+    "wire",
+    "storage",
+    "blockchain",
+    "network",
+    "node",
+    "simulation",
+    "cli",
+]
 # Usable by every floor above them; they import nothing but errors.
 ASIDE = {"runtime": {"errors"}, "config": {"errors", "_version"}, "_version": set()}
 MAX_LINES = 450
@@ -24,8 +35,6 @@ def room_of(module: str) -> str:
     head = module.split(".", maxsplit=1)[0]
     if head in ("_pure", "_ext"):
         return "engines"
-    if head in ("simulation",):
-        return "cli"
     return head
 
 
@@ -95,7 +104,8 @@ def test_no_file_outgrows_the_head(path: Path) -> None:
 
 
 def test_the_world_is_asked_in_one_place() -> None:
-    """Clocks, randomness and entropy come from runtime.py, so that a simulator can replace them."""
+    """Clocks, randomness and entropy come from runtime.py, so that a simulator can replace them.
+    Its own, simulation/runtime.py, is the only one to make a generator of a seed."""
     forbidden = {("time", "time"), ("os", "urandom"), ("secrets", None), ("random", None)}
     for path in modules():
         if path.name == "runtime.py" or path.parent.name == "cli":
@@ -113,4 +123,13 @@ def test_the_world_is_asked_in_one_place() -> None:
             else:
                 continue
             typing_only = {("random", None)} if "TYPE_CHECKING" in path.read_text() else set()
+            if used == {("random", None), ("random", "Random")}:
+                typing_only = {("random", None)}  # the class, which may be named, not called
             assert not (used & forbidden) - typing_only, f"{path}:{node.lineno}"
+        calls = [
+            node.func
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Call)
+        ]
+        made = [call for call in calls if isinstance(call, ast.Name) and call.id == "Random"]
+        assert not made, f"{path}:{made[0].lineno} makes a generator of its own"

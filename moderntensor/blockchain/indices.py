@@ -49,6 +49,6 @@ def unindex(txn: WriteTransaction, height: int, body: bytes) -> None:
     for position, encoded in enumerate(split_body(body)):
         transaction = Transaction.decode(encoded)
         txn.delete(tables.TX_INDEX, transaction.hash)
-        for address in {transaction.sender, transaction.to}:
+        for address in dict.fromkeys((transaction.sender, transaction.to)):
             if address is not None:
                 txn.delete(tables.ADDRESS_INDEX, tables.address_key(address, height, position))

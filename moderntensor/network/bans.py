@@ -236,10 +236,10 @@ class Bans:
         """The bans as they are on disk, those that are over included."""
         return tuple(held.ban for held in self._held.values())
 
-    def take_over(self, table: Iterable[Ban]) -> tuple[set[str], set[str]]:
+    def take_over(self, table: Iterable[Ban]) -> tuple[list[str], list[str]]:
         """Have the bans of `table`, except where `changes` say otherwise. Returns the keys that
         are banned now and were not, and those that were and are not."""
-        before = {key for key in self._held if key in self}
+        before = [key for key in self._held if key in self]
         found = {ban.key: ban for ban in table if ban.key not in self.changes}
         for key in [k for k in self._held if k not in found and k not in self.changes]:
             self._drop(key)
@@ -248,8 +248,9 @@ class Bans:
             held = self._held.get(key)
             if held is None or held.ban != ban:
                 self._put(ban, now + seconds_left(ban, wall))
-        after = {key for key in self._held if key in self}
-        return after - before, before - after
+        were = frozenset(before)
+        banned = [key for key in self._held if key in self and key not in were]
+        return banned, [key for key in before if key not in self]
 
     def _changed(self, key: str, ban: Ban | None) -> None:
         if self.on_change is not None:

@@ -93,7 +93,7 @@ class SendQueue:
         self._flush_handle: asyncio.Handle | None = None
         self._full = False
         self._closed = False
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
         self._stall_handle: asyncio.TimerHandle | None = None
         self._taken_before = 0
 
@@ -326,11 +326,11 @@ class SendQueue:
             if self.size <= self._high:
                 return
             waiter = self._loop.create_future()
-            self._waiters.add(waiter)
+            self._waiters[waiter] = None
             try:
                 await waiter
             finally:
-                self._waiters.discard(waiter)
+                del self._waiters[waiter]
         raise PeerDisconnectedError("the connection is closed")
 
     def _wake(self) -> None:

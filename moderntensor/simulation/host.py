@@ -206,6 +206,10 @@ class Host:
             if process.alive:
                 raise
             # It was killed while it started; who asked for the start goes on.
+        except Exception:
+            if process.alive:
+                await self._end(silent=False)
+            raise
 
     async def restart(self) -> None:
         """`start` after a stop or a crash: what is on the disk is there, and nothing else."""
