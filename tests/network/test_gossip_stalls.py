@@ -178,6 +178,46 @@ async def test_who_delivers_one_by_one_does_not_delay_what_others_have(
 # --- blocks ------------------------------------------------------------------------------------
 
 
+async def test_a_block_whose_transactions_are_here_waits_for_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_completion, "BLOCK_STALL_TIME", 60.0)
+    monkeypatch.setattr(gossip_completion, "BLOCK_FETCH_TIMEOUT", 60.0)
+    async with two() as (node, slow, second):
+        block = block_at(START + 1, 3)
+        for tx in block.transactions:
+            pool_of(node).add(tx)
+        slow.send(NewBlockHashesMessage(hashes=((block.hash, block.height),)))
+        await next_message(slow, GetBlocksMessage)  # and has time
+        second.send(compact(block))
+        await until(lambda: chain_of(node).head.hash == block.hash)
+        second.send(PingMessage(nonce=9))
+        assert (await next_message(second, PongMessage)).nonce == 9  # it was asked for nothing
+        assert not node.gossip.blocks._waiting
+        assert not node.reputation.counts.offences
+
+
+async def test_who_says_which_transactions_it_has_is_asked_in_turn_for_those_that_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_completion, "BLOCK_STALL_TIME", 0.1)
+    async with two() as (node, slow, second):
+        block = block_at(START + 1, 3)
+        pool_of(node).add(block.transactions[0])
+        slow.send(NewBlockHashesMessage(hashes=((block.hash, block.height),)))
+        await next_message(slow, GetBlocksMessage)
+        second.send(compact(block))
+        request = await next_message(second, GetTransactionsMessage)
+        assert request.hashes == tuple(tx.hash for tx in block.transactions[1:])
+        second.send(
+            TransactionsMessage(
+                request_id=request.request_id,
+                transactions=tuple(tx.encode() for tx in block.transactions[1:]),
+            )
+        )
+        await until(lambda: chain_of(node).head.hash == block.hash)
+
+
 async def test_who_announces_second_is_asked_as_well_when_the_first_stalls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

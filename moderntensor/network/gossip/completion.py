@@ -2,7 +2,8 @@
 
 Everybody who announces it is remembered. The first is asked at once; as long as the block has not
 come, every `BLOCK_STALL_TIME` the next is asked as well, and what one of them has sent need not
-come from another. Those whom we have dialled go before the others and have a place of their own,
+come from another. Whoever says which transactions it has may end that at once: all may be here.
+Those whom we have dialled go before the others and have a place of their own,
 so that no crowd of announcers who stall can keep a block from us.
 """
 
@@ -104,6 +105,9 @@ class Completion:
         self.header: BlockHeader | None = None
         self.tellers: list[Teller] = []
         self.done = asyncio.Event()  # it was imported, or given up
+        self._group: asyncio.TaskGroup | None = None
+        self._filling: set[asyncio.Task[None]] = set()  # from what is here
+        self._whole = asyncio.Event()
         self._asked = 0  # tellers
         self._found: dict[bytes, Transaction] = {}
         self._held = 0
@@ -129,7 +133,12 @@ class Completion:
         if peer.outbound:
             while place > self._asked and not tellers[place - 1].peer.outbound:
                 place -= 1
-        tellers.insert(place, Teller(peer, height, ids, self._host.runtime.wall_time()))
+        teller = Teller(peer, height, ids, self._host.runtime.wall_time())
+        tellers.insert(place, teller)
+        if ids is not None and self._group is not None and self._completed is None:
+            task = self._group.create_task(self._attempt(teller, ask=False))
+            self._filling.add(task)
+            task.add_done_callback(self._filling.discard)
 
     def close(self) -> None:
         """Nothing is held for it any more."""
@@ -149,33 +158,40 @@ class Completion:
         attempts: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.timeout(BLOCK_COMPLETION_TIME), asyncio.TaskGroup() as group:
+                self._group = group
+                whole = group.create_task(self._whole.wait())
                 while self._completed is None:
                     if self._asked < len(self.tellers):
                         teller = self.tellers[self._asked]
                         if len(attempts) + (not teller.peer.outbound) < BLOCK_ATTEMPTS:
                             self._asked += 1
                             attempts.add(group.create_task(self._attempt(teller)))
-                    if not attempts:
+                    if not attempts and not self._filling:
                         break
-                    _, attempts = await asyncio.wait(
-                        attempts, timeout=BLOCK_STALL_TIME, return_when=asyncio.FIRST_COMPLETED
+                    await asyncio.wait(
+                        (*attempts, *self._filling, whole),
+                        timeout=BLOCK_STALL_TIME,
+                        return_when=asyncio.FIRST_COMPLETED,
                     )
-                    attempts = set(attempts)
-                for attempt in attempts:
-                    attempt.cancel()
+                    attempts = {attempt for attempt in attempts if not attempt.done()}
+                self._group = None
+                for task in (*attempts, *self._filling, whole):
+                    task.cancel()
         except TimeoutError:
             logger.debug("block %d was not complete in time", self.height)
+        finally:
+            self._group = None
         return self._completed
 
-    async def _attempt(self, teller: Teller) -> None:
-        """By one of those who announced it."""
+    async def _attempt(self, teller: Teller, *, ask: bool = True) -> None:
+        """By one of those who announced it; if it is not to be asked, from what is here."""
         peer = teller.peer
         before = peer.connection.bytes_received
         try:
             block = None
             if self.header is not None and teller.ids is not None:
-                block = await self._fill(peer, self.header, teller.ids)
-            if block is None:
+                block = await self._fill(peer, self.header, teller.ids, ask=ask)
+            if block is None and ask:
                 block = await self._fetch(teller)
             if block is None or self._completed is not None:
                 return
@@ -187,6 +203,7 @@ class Completion:
                 )
             if self.header is not None or await self._judge(peer, block.header, teller.told_at):
                 self._completed = self._completed or Completed(block, peer)
+                self._whole.set()
         except ProtocolViolationError as error:
             peer.breach(error)
         except RequestTimeoutError:
@@ -194,8 +211,11 @@ class Completion:
         except NetworkError as error:
             logger.debug("%s did not send block %d: %s", peer, self.height, error)
 
-    async def _fill(self, peer: Peer, header: BlockHeader, ids: tuple[bytes, ...]) -> Block | None:
-        """The block of a compact announcement: from what is here, the rest from the announcer."""
+    async def _fill(
+        self, peer: Peer, header: BlockHeader, ids: tuple[bytes, ...], *, ask: bool
+    ) -> Block | None:
+        """The block of a compact announcement: from what is here, the rest from the announcer, if
+        it may be asked."""
         mempool, found = self._host.mempool, self._found
         for tx_hash in ids:
             if tx_hash in found:
@@ -206,6 +226,8 @@ class Completion:
             elif (raw := self._all.relayed(tx_hash)) is not None:
                 self._keep([Transaction.decode_hashed(raw)])
         while missing := [tx_hash for tx_hash in ids if tx_hash not in found]:
+            if not ask:
+                return None
             here = (found[tx_hash] for tx_hash in ids if tx_hash in found)
             if sum(len(tx.encode()) for tx in here) > MAX_BLOCK_SIZE:
                 raise ProtocolViolationError(

@@ -26,7 +26,11 @@ class Gossip:
         self.clock = ClockOffset(host.config, host.runtime)
         self.transactions = TransactionGossip(host, score)
         self.blocks = BlockGossip(host, self.transactions, score, self.clock)
-        host.router.add(MessageType.NEW_TRANSACTION, self.transactions.on_news)
+        host.router.add(
+            MessageType.NEW_TRANSACTION,
+            self.transactions.on_news,
+            at_once=self.transactions.on_announced,
+        )
         host.router.add(MessageType.NEW_BLOCK, self.blocks.on_block)
         host.router.add(MessageType.NEW_BLOCK_HASHES, self.blocks.on_hashes)
 

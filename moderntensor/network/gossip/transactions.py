@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import isqrt
 
 from ...blockchain.mempool import ALWAYS_INVALID, Mempool
@@ -52,6 +52,12 @@ class TransactionGossip:
         # Refused for reasons that may pass, which they do when the head moves.
         self._refused = KnownSet(REFUSED_TRANSACTIONS)
         self._judging: set[bytes] = set()  # on a worker thread just now
+        self.on_accepted: list[Callable[[list[Transaction]], object]] = []
+        """Told of what came from peers, and is in the mempool now."""
+        self.useful_bytes = 0
+        """Of transactions that peers sent, encoded, and that were new here."""
+        self.repeated_bytes = 0
+        """The same of those that were here already."""
 
     def forget(self) -> None:
         """A new life: what was under way when the last one ended never will come."""
@@ -119,7 +125,8 @@ class TransactionGossip:
             self._outgoing[tx.hash] = None
             if len(self._outgoing) >= MAX_ANNOUNCED_TRANSACTIONS:
                 self._flush()
-        self._wake.set()
+        if self._outgoing:
+            self._wake.set()
 
     def _flush(self) -> None:
         """What others made goes by hash, so that everybody gets it once: to a few peers now, to
@@ -163,11 +170,30 @@ class TransactionGossip:
 
     # --- in --------------------------------------------------------------------------------
 
+    def on_announced(self, peer: Peer, message: NewTransactionMessage) -> bool:
+        """NEW_TRANSACTION has come; False if it holds whole ones, to be judged elsewhere."""
+        if message.transactions:
+            return False
+        known = peer.known_transactions
+        announced = [tx_hash for tx_hash in message.announced if known.hear(tx_hash)]
+        if known.repeats:
+            self._score.repeats(peer, known)
+        if self._host.mempool is not None:
+            new = [tx_hash for tx_hash in announced if self._is_new(tx_hash)]
+            if new:
+                self.fetcher.ask_for(peer, new)
+        return True
+
     async def on_news(self, peer: Peer, message: NewTransactionMessage) -> None:
         """NEW_TRANSACTION has come."""
         known = peer.known_transactions
         # What it has sent before, or had from us, is no news.
-        txs = [tx for tx in decode_transactions(message.transactions) if known.hear(tx.hash)]
+        txs = []
+        for tx in decode_transactions(message.transactions):
+            if known.hear(tx.hash):
+                txs.append(tx)
+            else:
+                self.repeated_bytes += len(tx.encode())
         announced = [tx_hash for tx_hash in message.announced if known.hear(tx_hash)]
         if known.repeats:
             self._score.repeats(peer, known)
@@ -203,6 +229,9 @@ class TransactionGossip:
         """Into the mempool, and on; what no honest node would have sent is held against `peer`."""
         mempool = self._host.mempool
         fresh = [tx for tx in txs if self._is_new(tx.hash)]
+        size, new = (sum(len(tx.encode()) for tx in each) for each in (txs, fresh))
+        self.useful_bytes += new
+        self.repeated_bytes += size - new
         if not fresh or mempool is None:
             return
         judged = [tx.hash for tx in fresh]
@@ -216,6 +245,8 @@ class TransactionGossip:
         if accepted:
             peer.last_transaction_at = self._host.runtime.loop_time()
             self._relay(accepted)
+            for told in self.on_accepted:
+                told(accepted)
         if worst is not None:
             peer.punish(Offence.BAD_TRANSACTION, str(worst))
 
