@@ -10,7 +10,7 @@ from .connection import Connection
 from .messages import Message, MessageCodec, MessageType, Reply, Request
 from .offences import Offence
 
-__all__ = ["Correspondent", "Handler", "Router"]
+__all__ = ["AtOnce", "Correspondent", "Handler", "Router"]
 
 
 class Correspondent(Protocol):
@@ -51,6 +51,9 @@ P = TypeVar("P", bound=Correspondent)
 Handler: TypeAlias = Callable[[P, Any], Awaitable[Any]]
 """``async def handler(peer, message)``; for a request it may return the reply."""
 
+AtOnce: TypeAlias = Callable[[P, Any], bool]
+"""``handler(peer, message)`` that waits for nothing; False leaves the message to the other."""
+
 _OUR_OWN = frozenset(
     {MessageType.HELLO, MessageType.PING, MessageType.PONG, MessageType.DISCONNECT}
 )
@@ -67,22 +70,36 @@ class Router(Generic[P]):
         """`answer` gives the encoded reply to requests for which no handler has one."""
         self._answer = answer
         self.handlers: dict[int, tuple[Handler[P], ...]] = {int(kind): () for kind in MessageType}
+        # Asked first, where nothing of the peer waits and no other handler is there.
+        self.at_once: dict[int, AtOnce[P]] = {}
+        self._at_once: dict[Handler[P], AtOnce[P]] = {}
 
-    def add(self, kind: MessageType, handler: Handler[P]) -> None:
-        """Call `handler` for each message of `kind`, after those that are there already.
+    def add(
+        self, kind: MessageType, handler: Handler[P], *, at_once: AtOnce[P] | None = None
+    ) -> None:
+        """Call `handler` for each message of `kind`, after those that are there already. What
+        `at_once` can do without waiting costs no turn of the loop.
 
         Raises `ConfigError` for a type that is no business of handlers.
         """
         kind = MessageType(kind)
         if kind in _OUR_OWN:
             raise ConfigError(f"{kind.name} concerns the connection alone: it has no handlers")
-        self.handlers[kind] += (handler,)
+        if at_once is not None:
+            self._at_once[handler] = at_once
+        self._set(kind, (*self.handlers[kind], handler))
 
     def remove(self, kind: MessageType, handler: Handler[P]) -> None:
         """Undo `add`. Raises ValueError if it is not there."""
         left = list(self.handlers[kind])
         left.remove(handler)
-        self.handlers[kind] = tuple(left)
+        self._set(kind, tuple(left))
+
+    def _set(self, kind: MessageType, handlers: tuple[Handler[P], ...]) -> None:
+        self.handlers[kind] = handlers
+        self.at_once.pop(kind, None)
+        if len(handlers) == 1 and (at_once := self._at_once.get(handlers[0])) is not None:
+            self.at_once[kind] = at_once
 
     async def answer(self, peer: P, request: Request) -> bytes:
         """The reply to a peer's request, encoded: the first handler's that gives one, else the

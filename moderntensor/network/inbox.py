@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Generic
 
 from ..errors import NetworkError, ProtocolViolationError
-from .dispatch import Handler, P
+from .dispatch import AtOnce, Handler, P
 from .limits import INBOX_BYTES, INBOX_MESSAGES
 from .messages import Message
 from .reading import Reading, Why
@@ -36,6 +36,7 @@ class Inbox(Generic[P]):
         self._wake = asyncio.Event()
         self._finished = False
         self._full = False
+        self.idle = False  # nothing is handled, and nothing waits
         self.bytes = 0  # of memory, roughly
         self.discarded = 0
 
@@ -55,13 +56,26 @@ class Inbox(Generic[P]):
                 return
             self._full = True  # the rest of this turn still comes in
         if not messages:
+            self.idle = False
             self._wake.set()
         messages.append((handlers, message, size))
         self.bytes += size
 
+    def attempt(self, at_once: AtOnce[P], message: Message) -> bool:
+        """Have a message handled now; False if it has to be `put`. Only while `idle`. Raises
+        `ProtocolViolationError`; what else is raised is logged, as of other handlers."""
+        try:
+            return at_once(self._peer, message)
+        except ProtocolViolationError:
+            raise
+        except Exception as error:
+            self._failed(message, error)
+            return True
+
     def finish(self, *, discard: bool) -> None:
         """No more will come. What is here is still handled, unless the peer broke the rules."""
         self._finished = True
+        self.idle = False
         if discard:
             self._messages.clear()
             self.bytes = 0
@@ -93,6 +107,7 @@ class Inbox(Generic[P]):
                 return
             self._drained()
             self._wake.clear()
+            self.idle = True
             await self._wake.wait()
 
     def _failed(self, message: Message, error: BaseException) -> None:

@@ -18,7 +18,7 @@ from ..errors import (
 from ..runtime import Runtime
 from ..wire import MESSAGES
 from .connection import Connection
-from .dispatch import Handler
+from .dispatch import Router
 from .inbox import Inbox
 from .limits import FRAMES_PER_TURN, OBJECT_BYTES, OBJECT_FACTOR
 from .messages import (
@@ -97,7 +97,7 @@ class Intake:
     def __init__(
         self,
         peer: Sender,
-        handlers: dict[int, tuple[Handler[Any], ...]],
+        router: Router[Any],
         rates: PeerRates,
         requests: RequestTable,
         serving: ServingQueue[Any],
@@ -106,7 +106,8 @@ class Intake:
         runtime: Runtime,
     ) -> None:
         self._peer = peer
-        self._handlers = handlers
+        self._handlers = router.handlers
+        self._at_once = router.at_once
         self._rates = rates
         self._requests = requests
         self._serving = serving
@@ -162,15 +163,18 @@ class Intake:
         if self._rates.wait(kind, self._now):
             self._refuse(kind, sum(1 for _ in run))
             return
-        handlers, put = self._handlers[kind], self._inbox.put
+        handlers, inbox = self._handlers[kind], self._inbox
+        at_once = self._at_once.get(kind)
         count = size = 0
         for frame in run:
             payload = frame.payload
             message = decode(payload)
             count += 1
             size += len(payload)
+            if at_once is not None and inbox.idle and inbox.attempt(at_once, message):
+                continue
             if handlers:
-                put(handlers, message, OBJECT_BYTES + OBJECT_FACTOR * len(payload))
+                inbox.put(handlers, message, OBJECT_BYTES + OBJECT_FACTOR * len(payload))
         self._rates.spend(kind, self._now, count, size)
 
     def _refuse(self, kind: int, count: int = 1) -> None:

@@ -143,7 +143,7 @@ class Peer:
         self._books, self._settle_at = (0, 0, 0, 0, 0), now
         self.on_frames = Intake(
             self,
-            host.router.handlers,
+            host.router,
             self._rates,
             self._requests,
             self._serving,
@@ -234,9 +234,10 @@ class Peer:
     def offer(self, frame: bytes) -> bool:
         """Send a frame of news; False if the peer is leaving, or has so much to read that it
         would have to wait: others will tell it."""
-        if self.closed or self.connection.write_buffer_size > WRITE_HIGH:
+        connection = self.connection
+        if connection.closing or connection.write_buffer_size > WRITE_HIGH:
             return False
-        self.connection.send(frame)
+        connection.send(frame)
         return True
 
     async def request(self, message: Request, timeout: float | None = None) -> Reply:  # noqa: ASYNC109
@@ -307,6 +308,7 @@ class Peer:
         # Freed here: the collector, which finds peers, may take its time.
         self.known_transactions, self.known_blocks = KnownSet(1), KnownSet(1)
         self._account.part(self.connection.write_buffer_size)
+        self._heartbeat.end()
         self._host.peer_gone(self)
 
     # --- in --------------------------------------------------------------------------------
@@ -359,6 +361,11 @@ class Peer:
         """Whether a reply of it is outstanding: reading must go on."""
         return self._requests.in_flight > 0
 
+    @property
+    def late_replies(self) -> int:
+        """How many have come after their time so far."""
+        return self._requests.late_replies
+
     def start(self) -> None:
         """Begin to handle and to serve its messages."""
         self._inbox.start(self._host.tasks)
@@ -390,6 +397,13 @@ class Peer:
         """Ask it now for its head and its snapshots. Not often: it answers so many PINGs only."""
         self._heartbeat.refresh()
         self.tick(self._runtime.loop_time())
+
+    async def reachable(self) -> bool:
+        """Wait until it has answered a PING sent from now on; False if it leaves first, as it
+        does in time."""
+        waiting = self._heartbeat.answer()
+        self.refresh()
+        return await waiting
 
     def settle(self) -> None:
         """Bring its account up to date, and read from it or not accordingly."""

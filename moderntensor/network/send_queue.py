@@ -119,8 +119,11 @@ class SendQueue:
         """Queue one frame. Raises `PeerDisconnectedError`, `PeerBusyError`."""
         size = self._parts_size + len(frame)
         if size > self._room:
-            self._check(len(frame))
-            size = self._make_room(len(frame))
+            if size <= min(WRITE_SIZE, self._limit) and not self._closed and not self.size:
+                self._room = min(WRITE_SIZE, self._limit)  # the first of all
+            else:
+                self._check(len(frame))
+                size = self._make_room(len(frame))
             self.schedule()
         self._parts.append(frame)
         self._parts_size = size
@@ -128,8 +131,8 @@ class SendQueue:
     def put_now(self, frame: bytes) -> None:
         """Queue one frame and write it, with all that waits, unless the socket takes no more: for
         who knows that nothing follows in this turn. Raises as `put` does."""
-        if len(frame) <= min(LARGE, self._limit) and self._idle():
-            self._write_alone(frame)
+        if len(frame) <= min(LARGE, self._limit) and not self._parts_size and self._idle():
+            self._write_alone([frame])
             return
         self._check(len(frame))
         self._parts_size = self._make_room(len(frame))
@@ -222,31 +225,35 @@ class SendQueue:
         """This turn of the loop is over."""
         self._flush_handle = None
         if not self._full and not self._closed:
-            self._end_group()
-            self._write_out()
+            if 0 < self._parts_size <= LARGE and not self._headers and self._idle():
+                parts, self._parts, self._parts_size = self._parts, [], 0
+                self._write_alone(parts)
+            else:
+                self._end_group()
+                self._write_out()
         if self._waiters:
             self._wake()
 
     def _idle(self) -> bool:
-        """Whether nothing waits, here or in the socket's buffer, and bytes may leave."""
+        """Whether nothing waits, in groups or in the socket's buffer, and bytes may leave."""
         transport = self._transport
         return (
             transport is not None
-            and not (self._parts_size or self._groups_size or self._sealed_size)
+            and not (self._groups_size or self._sealed_size)
             and not (self._full or self._closed or transport.is_closing())
             and not transport.get_write_buffer_size()
             and self._channel.ready
         )
 
-    def _write_alone(self, frame: bytes) -> None:
-        """The short way of requests and replies, where nothing else is on its way: little enough
-        for the transport to keep what the kernel does not take."""
+    def _write_alone(self, frames: list[bytes]) -> None:
+        """The short way of little, where nothing else is on its way: little enough for the
+        transport to keep what the kernel does not take."""
         transport = self._transport
         assert transport is not None  # noqa: S101 - `_idle` has looked
-        self.frames_sent += 1
+        self.frames_sent += len(frames)
         self.writes += 1
         self._room = 0
-        for data in self._channel.seal([frame]):
+        for data in self._channel.seal(frames):
             self.bytes_sent += len(data)
             # Lent memory is copied: the transport keeps what it was given (Python 3.12 and later).
             transport.write(bytes(data))
