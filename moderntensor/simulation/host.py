@@ -154,6 +154,13 @@ class Host:
             raise SimulationError(f"{self.name} has never been started")
         return self._runtime
 
+    @property
+    def mount(self) -> Mount:
+        """`disk` as the life that has begun last sees it. SimulationError before the first."""
+        if self._mount is None:
+            raise SimulationError(f"{self.name} has never been started")
+        return self._mount
+
     def make_node(self, **changes: Any) -> FullNode:
         """The node that this host runs where it was given no other `factory`; `changes` are
         arguments of `FullNode`."""
@@ -168,7 +175,7 @@ class Host:
             "identity": self.identity,
             "producer_key": self.validator,
             "runtime": self.runtime,
-            "disk": self._mount,
+            "disk": self.mount,
         }
         return FullNode(None, config, **{**options, **changes})
 

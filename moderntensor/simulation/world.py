@@ -230,9 +230,13 @@ class World:
                 self.loop.wind_up()
             raise
         finally:
-            self.loop.close()
-            self.trace.close()
+            self.close()
         return result
+
+    def close(self) -> None:
+        """Let go of a world that is not to be run, or was. Idempotent."""
+        self.loop.close()
+        self.trace.close()
 
     async def _whole(self, main: Callable[[World], Awaitable[T]]) -> T:
         try:
