@@ -274,13 +274,13 @@ async def test_a_callback_cannot_wait_for_a_sync() -> None:
 
 async def test_a_slow_callback_is_no_lack_of_progress() -> None:
     source = grown(300, 1)
-    settings = SETTINGS.replace(sync_give_up=0.3)
+    settings = SETTINGS.replace(sync_give_up=0.8)
     async with serving(source) as server, syncing(settings=settings) as sync:
         await connect(sync, server)
 
         async def slow(block: Block) -> None:
-            if block.height % 100 == 50:
-                await asyncio.sleep(0.7)
+            if block.height == 150:
+                await asyncio.sleep(1.2)
 
         sync.on_block_synced = slow
         assert (await sync.sync()).height == 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,8 @@ class StandInPeer:
         self.best_height = height
         self.best_hash = name.encode().ljust(32, b"\0")
         self.max_inflight, self.max_per_type = 16, 8
+        self.min_latency: float | None = None
+        self.connection = SimpleNamespace(bytes_received=0)
         self.outbound = False
         self.connected_at = 0.0
         self.code: DisconnectCode | None = None
@@ -252,11 +255,105 @@ def test_a_request_grows_and_shrinks_with_what_a_peer_delivers() -> None:
     assert 19 <= capacity.size(192) <= 21
     for _ in range(9):
         capacity.failed()
-    assert capacity.size(192) == 16
-    assert capacity.size(8) == 8
+    assert capacity.size(192) == 1
     for _ in range(20):
         capacity.delivered(192, 0.001)
     assert capacity.size(192) == 192
+
+
+def test_what_may_be_large_begins_small_and_doubles() -> None:
+    capacity = Capacity(first=4)
+    assert (capacity.size(128), capacity.requests(4)) == (4, 1)
+    asked = []
+    while (size := capacity.size(128)) < 128:
+        asked.append(size)
+        capacity.delivered(size, 0.01)
+    assert asked == [4, 8, 16, 32, 64]
+    assert capacity.requests(4) == 4
+
+
+def test_fewer_requests_are_under_way_where_one_item_takes_long() -> None:
+    capacity = Capacity(first=4)
+    for _ in range(20):
+        capacity.delivered(1, 1.4)
+    assert (capacity.size(128), capacity.requests(4)) == (1, 2)
+    for _ in range(20):
+        capacity.delivered(1, 5.0)
+    assert (capacity.size(128), capacity.requests(4)) == (1, 1)
+
+
+def test_neither_distance_nor_a_small_request_makes_a_peer_slow() -> None:
+    capacity, latency = Capacity(), 2.0
+    for _ in range(20):
+        items = capacity.size(128, latency)
+        capacity.delivered(items, latency + items / 100)
+    assert capacity.size(128, latency) > 90  # of a hundred in the target's second
+    for _ in range(3):
+        capacity.delivered(1, latency)  # what was left
+    assert capacity.size(128, latency) > 80
+    assert capacity.size(128, 3600.0) <= 128  # and no PONG makes a request endless
+
+
+class Cut(Numbered):
+    """Four items, as many of them in one request as the source's pace allows."""
+
+    def __init__(
+        self, number: int, script: Callable[[Numbered, Source], str], items: int = 4
+    ) -> None:
+        super().__init__(number, script)
+        self.left = items
+
+    def cut(self, source: Source) -> Cut | None:
+        size = source.size(Kind.BODIES, self.left)
+        if size >= self.left:
+            return None
+        rest = Cut(self.height, self.script, self.left - size)
+        self.left = size
+        return rest
+
+
+async def test_jobs_cut_to_the_pace_of_peers_fill_the_window_in_order() -> None:
+    peers = [StandInPeer(name) for name in "abcd"]
+    pool = pool_of(*peers)
+    for source in pool:
+        source.capacity[Kind.BODIES].delivered(2, 1.0)  # two items a request
+    begun: list[int] = []
+
+    def script(job: Numbered, source: Source) -> str:
+        begun.append(job.height)
+        return "ok"
+
+    window: Window[Numbered] = Window(pool, Runtime(1), Kind.BODIES, 2, 10**9)
+
+    async def feed() -> None:
+        for number in range(6):
+            await window.submit(Cut(number, script))
+            assert len(window._jobs) <= 2 * 2  # pieces do not make the window narrower, nor wider
+        window.close()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(window.run())
+        group.create_task(feed())
+        taken = []
+        while (job := await window.take()) is not None:
+            taken.append(job.height)
+    assert taken == begun == [number for number in range(6) for _ in range(2)]
+
+
+async def test_a_peer_whose_bytes_come_all_the_time_is_slow_and_not_silent() -> None:
+    quick, slow = StandInPeer("quick"), StandInPeer("slow")
+    pool = pool_of(quick, slow, request_timeout=0.02)
+    mine, other = (next(s for s in pool if s.peer is peer) for peer in (slow, quick))
+    began = pool.now()
+    other.useful(Kind.BODIES, began + 1e-6)
+    slow.connection.bytes_received = 10**6
+    pool.overdue(mine, Kind.BODIES, began, 0)
+    pool.part_from_silent()
+    assert slow.code is None
+    await asyncio.sleep(0.05)
+    slow.connection.bytes_received += 10**6
+    pool.overdue(mine, Kind.BODIES, pool.now(), 10**6)
+    assert slow.code is DisconnectCode.TIMEOUT  # nothing came of it for two requests' time
 
 
 def test_patience_doubles_within_bounds_and_comes_back() -> None:
@@ -351,5 +448,5 @@ async def test_headers_served_do_not_excuse_bodies_withheld() -> None:
     await asyncio.sleep(0.001)
     pool.delivered(sources["honest"], Kind.BODIES, 1, 100, 0.1)
     pool.delivered(sources["miser"], Kind.HEADERS, 1, 100, 0.1)
-    pool.overdue(sources["miser"], Kind.BODIES, asked)
+    pool.overdue(sources["miser"], Kind.BODIES, asked, 0)
     assert (honest.code, miser.code) == (None, DisconnectCode.TIMEOUT)

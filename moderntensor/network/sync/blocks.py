@@ -18,7 +18,7 @@ from ..protocol import SOFT_REPLY_LIMIT
 from .context import SyncContext
 from .headers import HeaderStage
 from .settle import settled
-from .source import Kind, Misbehaviour, Refused
+from .source import Kind, Misbehaviour, Refused, Source
 from .sources import SourcePool
 from .window import Attempt, Job, Window
 
@@ -105,26 +105,34 @@ class BodiesJob(Job):
         self.held_bytes += size + TRANSACTION_BYTES * sum(map(len, prepared))
         self.done = self._next == len(self._missing)
 
+    def cut(self, source: Source) -> BodiesJob | None:
+        """What one request gets is a job of its own, so that the window fills from its beginning,
+        however small the requests and however large the blocks."""
+        index = self._next + self._pool.size(source, Kind.BODIES, len(self._missing) - self._next)
+        return self._cut_off(index) if index < len(self._missing) else None
+
     def split(self) -> BodiesJob | None:
         """Blocks may be large: no job holds much more than `JOB_BYTES`."""
         if self.done or self.held_bytes < JOB_BYTES:
             return None
-        cut = self._missing[self._next][0]
+        rest = self._cut_off(self._next)
+        self.done = True
+        return rest
+
+    def _cut_off(self, index: int) -> BodiesJob:
+        """A job for what begins with the missing body of this index."""
+        cut = self._missing[index][0]
         rest = BodiesJob(self._pool, self._runtime, self._blocks[cut:])
         rest.refused |= self.refused
-        self._end_at(cut)
+        self._blocks = self._blocks[:cut]
+        del self.hashes[cut:], self.bodies[cut:], self._missing[index:]
         return rest
 
     def cut_short(self) -> None:
         """End with what is there, which may be nothing: the rest is not to be had."""
         if not self.done:
-            self._end_at(self._missing[self._next][0])
-            self.is_cut_short = True
-
-    def _end_at(self, cut: int) -> None:
-        self._blocks = self._blocks[:cut]
-        del self.hashes[cut:], self.bodies[cut:], self._missing[self._next :]
-        self.done = True
+            self._cut_off(self._next)
+            self.done = self.is_cut_short = True
 
     async def _prepare(self, bodies: Sequence[bytes]) -> list[PreparedBody]:
         """Hash, decode and recover senders in worker threads."""

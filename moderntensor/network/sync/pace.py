@@ -4,37 +4,62 @@ from __future__ import annotations
 
 from typing import Final
 
-TARGET_SECONDS: Final = 1.0  # a request asks for what its peer delivers in about so long
-SMALLEST_REQUEST: Final = 16  # items; below that the round trip is all one measures
+# The target round trip: a request asks for what its peer delivers in about so long, beside what
+# its line takes there and back.
+TARGET_SECONDS: Final = 1.0
+LATENCY_MOST: Final = 2.0  # seconds that a peer's line is granted, however late its PONGs are
 MOVING_SHARE: Final = 0.3  # weight of the newest measurement in a peer's capacity
+GROWTH: Final = 2  # times what was delivered is asked for next, at most
 
 
 class Capacity:
-    """Items per second that a peer delivers in one request, as a moving average."""
+    """Items per second that a peer delivers in one request, as a moving average, and what that
+    means for the next one."""
 
-    __slots__ = ("rate",)
+    __slots__ = ("_most", "rate")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int | None = None) -> None:
+        """`first`: how many items to begin with where they may be large; None: all allowed."""
         self.rate: float | None = None  # nothing measured yet
+        self._most = first
 
     def delivered(self, items: int, seconds: float) -> None:
         """Learn from one reply."""
         measured = items / max(seconds, 0.001)
+        if self._most is not None:
+            self._most = max(self._most, GROWTH * items)
         if self.rate is None:
             self.rate = measured
-        else:
-            self.rate += (measured - self.rate) * MOVING_SHARE
+            return
+        share = MOVING_SHARE
+        if measured < self.rate:
+            # A small one that takes its time says what a round trip takes, and little else.
+            share *= min(1.0, items / max(1.0, self.rate * TARGET_SECONDS))
+        self.rate += (measured - self.rate) * share
 
     def failed(self) -> None:
         """Learn from a request that was not answered."""
         if self.rate is not None:
             self.rate /= 2
 
-    def size(self, most: int) -> int:
-        """How many items to ask for: all allowed until the peer is known to be slower."""
+    def size(self, most: int, latency: float = 0.0) -> int:
+        """How many items to ask for at once; `latency`: seconds there and back."""
+        if self._most is not None:
+            most = min(most, self._most)
         if self.rate is None:
             return most
-        return max(min(SMALLEST_REQUEST, most), min(most, int(self.rate * TARGET_SECONDS)))
+        return max(1, min(most, int(self._in_time(latency))))
+
+    def requests(self, most: int, latency: float = 0.0) -> int:
+        """How many requests may be under way: one until the peer is known, and fewer where a
+        single item takes longer than a request should."""
+        if self.rate is None:
+            return 1
+        items = self._in_time(latency)
+        return most if items >= 2 else min(most, 2 if items >= 0.5 else 1)
+
+    def _in_time(self, latency: float) -> float:
+        return (self.rate or 0.0) * (TARGET_SECONDS + min(latency, LATENCY_MOST))
 
 
 class Patience:

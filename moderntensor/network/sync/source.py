@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..offences import Offence
 from ..peer import Peer
@@ -17,6 +17,11 @@ class Kind(IntEnum):
     BODIES = 1
     NODES = 2  # of a state tree
     STATE = 3  # accounts
+
+
+# Of what may be large, the first request asks for so little, or the replies of all peers together
+# would fill a thin line for longer than any of them may take.
+FIRST_ITEMS: Final[dict[Kind, int]] = {Kind.BODIES: 4}
 
 
 class Refused(Exception):  # noqa: N818  (an outcome, no error)
@@ -65,18 +70,21 @@ class Source:
         "pruned",
         "rests_until",
         "silent_since",
+        "slow_since",
     )
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.capacity = tuple(Capacity() for _ in Kind)  # by Kind
+        self.capacity = tuple(Capacity(FIRST_ITEMS.get(kind)) for kind in Kind)  # by it
         self.in_flight = [0] * len(Kind)  # by Kind
         self.rests_until = 0.0  # loop time
-        # All three are loop times by Kind, for who serves the one may withhold the other.
+        # All these are loop times by Kind, for who serves the one may withhold the other.
         self.delivered_at = [float("-inf")] * len(Kind)  # of its last useful item
         self.silent_since: list[float | None] = [None] * len(
             Kind
         )  # of the first unanswered request
+        # of the first that was not answered in time although bytes came
+        self.slow_since: list[float | None] = [None] * len(Kind)
         self.busy_since: list[float | None] = [None] * len(
             Kind
         )  # of the first of nothing but "busy"
@@ -90,6 +98,33 @@ class Source:
     def keeps(self, snapshot: tuple[int, bytes]) -> bool:
         """Whether it announces the state of that block (height, hash)."""
         return snapshot in self.peer.snapshots
+
+    def size(self, kind: Kind, most: int) -> int:
+        """How many items of a kind to ask it for at once, of so many that are allowed."""
+        return self.capacity[kind].size(most, self._latency)
+
+    def has_room(self, kind: Kind, most: int) -> bool:
+        """Whether it may be asked once more now; `most`: requests of a kind that we allow."""
+        most = min(most, self.peer.max_per_type)
+        return (
+            sum(self.in_flight) < self.peer.max_inflight
+            and self.in_flight[kind] < most
+            and self.in_flight[kind] < self.capacity[kind].requests(most, self._latency)
+        )
+
+    @property
+    def _latency(self) -> float:
+        return self.peer.min_latency or 0.0
+
+    @property
+    def bytes_received(self) -> int:
+        """All that has come from it so far."""
+        return self.peer.connection.bytes_received
+
+    def useful(self, kind: Kind, now: float) -> None:
+        """What it served is wanted: it is neither silent nor only busy."""
+        self.delivered_at[kind] = now
+        self.silent_since[kind] = self.slow_since[kind] = self.busy_since[kind] = None
 
     @property
     def proven(self) -> bool:

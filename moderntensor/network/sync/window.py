@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
 from math import inf
 from typing import Final, Generic, Self, TypeVar
 
@@ -26,12 +27,13 @@ EARLY_LEAST: Final = 0.5
 class Attempt:
     """One peer at work on one job."""
 
-    __slots__ = ("_held", "kind", "late", "moved", "passed", "source", "task")
+    __slots__ = ("_held", "kind", "late", "moved", "passed", "read_before", "source", "task")
 
     def __init__(self, source: Source, kind: Kind, now: float) -> None:
         self.source = source
         self.kind = kind
         self.moved = now  # loop time at which it began or last delivered an item
+        self.read_before = source.bytes_received
         self.late = False  # a second peer was asked because of this one
         self.passed = False  # a second peer was asked early, and this one may still answer
         self.task: asyncio.Task[None] | None = None
@@ -60,6 +62,12 @@ class Job(ABC):
         self.held_bytes = 0  # fetched and kept until the consumer takes it
         self.refused: set[Source] = set()  # who do not have it
         self.attempts: dict[Source, Attempt] = {}
+        self.ends_unit = True  # nothing that was cut off comes after it
+
+    def cut(self, source: Source) -> Self | None:
+        """Before it is given to a peer: keep what that is to be asked for at once, and return a job
+        for the rest, if others can get it meanwhile."""
+        return None
 
     @abstractmethod
     async def fetch(self, attempt: Attempt) -> None:
@@ -100,7 +108,8 @@ class Window(Generic[J]):
         self._most_jobs = most_jobs
         self._most_bytes = most_bytes
         self._jobs: deque[J] = deque()
-        self._passed: set[Attempt] = set()  # whose jobs others have done meanwhile
+        self._units = 0  # of them, as they were submitted
+        self._passed: dict[Attempt, None] = {}  # whose jobs others have done meanwhile
         self._closed = False
         self._work = asyncio.Event()  # something for `run` to look at
         self._room = asyncio.Event()  # for the feeder
@@ -116,10 +125,11 @@ class Window(Generic[J]):
 
     async def submit(self, job: J) -> None:
         """Add a job behind all others; waits while the window is full."""
-        while len(self._jobs) >= self._most_jobs:
+        while self._units >= self._most_jobs:
             self._room.clear()
             await self._room.wait()
         self._jobs.append(job)
+        self._units += 1
         self._work.set()
         if job.done:
             self._ready.set()
@@ -148,7 +158,9 @@ class Window(Generic[J]):
         if not self._jobs or not self._jobs[0].done:
             return None
         job = self._jobs.popleft()
-        self._room.set()
+        if job.ends_unit:
+            self._units -= 1
+            self._room.set()
         self._work.set()
         return job
 
@@ -184,7 +196,7 @@ class Window(Generic[J]):
         held = self.held_bytes
         first = True
         again = self._pool.next_rested()
-        for job in self._jobs:
+        for job in self._in_order():
             if job.done:
                 continue
             if job.attempts:
@@ -196,6 +208,7 @@ class Window(Generic[J]):
                 source = self._pool.pick(self._kind, job.height, job.refused, job.snapshot)
                 if source is not None:
                     held += job.reply_bytes
+                    self._follow_up(job, job.cut(source))
                     self._start(group, job, source)
                 elif first and len(self._pool) and all(s in job.refused for s in self._pool):
                     raise Unobtainable(job)
@@ -206,6 +219,19 @@ class Window(Generic[J]):
                 again = hedge if again is None or hedge < again else again
             first = False
         return again
+
+    def _in_order(self) -> Iterator[J]:
+        """All jobs, those included that are cut off while this goes on."""
+        index = 0
+        while index < len(self._jobs):
+            yield self._jobs[index]
+            index += 1
+
+    def _follow_up(self, job: J, rest: J | None) -> None:
+        """Put what was cut off from a job behind it."""
+        if rest is not None:
+            rest.ends_unit, job.ends_unit = job.ends_unit, False
+            self._jobs.insert(self._jobs.index(job) + 1, rest)
 
     def _hedge(self, group: asyncio.TaskGroup, job: J) -> float:
         """Ask a second peer where one holds up the window for too long."""
@@ -235,7 +261,7 @@ class Window(Generic[J]):
         now = self._runtime.loop_time()
         for attempt in tuple(self._passed):
             if now - attempt.moved >= self._pool.patience.seconds:
-                self._pool.overdue(attempt.source, self._kind, attempt.moved)
+                self._pool.overdue(attempt.source, self._kind, attempt.moved, attempt.read_before)
             if attempt.task is not None:
                 attempt.task.cancel()
 
@@ -249,7 +275,7 @@ class Window(Generic[J]):
     def _ended(self, job: J, attempt: Attempt) -> None:
         attempt.answered()
         job.attempts.pop(attempt.source, None)
-        self._passed.discard(attempt)
+        self._passed.pop(attempt, None)
         self._pool.freed(attempt.source)
         self._work.set()
 
@@ -272,17 +298,16 @@ class Window(Generic[J]):
         others = [other for other in job.attempts.values() if other is not attempt]
         for other in others:
             if other.late:
-                self._pool.overdue(other.source, self._kind, other.moved)
-        rest = None if job.done else job.split()
-        if rest is not None:
-            self._jobs.insert(self._jobs.index(job) + 1, rest)
+                self._pool.overdue(other.source, self._kind, other.moved, other.read_before)
+        if not job.done:
+            self._follow_up(job, job.split())
         if not job.done:
             return
         if not others:
             self._pool.patience.served()
         for other in others:
             if other.passed and not other.late:
-                self._passed.add(other)  # it is not asked for more until it has answered
+                self._passed[other] = None  # it is not asked for more until it has answered
             elif other.task is not None:
                 other.task.cancel()
         if self._jobs and self._jobs[0].done:
