@@ -236,7 +236,7 @@ class Bans:
         """The bans as they are on disk, those that are over included."""
         return tuple(held.ban for held in self._held.values())
 
-    def take_over(self, table: Iterable[Ban]) -> tuple[list[str], list[str]]:
+    def take_over(self, table: Iterable[Ban]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Have the bans of `table`, except where `changes` say otherwise. Returns the keys that
         are banned now and were not, and those that were and are not."""
         before = [key for key in self._held if key in self]
@@ -249,8 +249,8 @@ class Bans:
             if held is None or held.ban != ban:
                 self._put(ban, now + seconds_left(ban, wall))
         were = frozenset(before)
-        banned = [key for key in self._held if key in self and key not in were]
-        return banned, [key for key in before if key not in self]
+        banned = tuple(key for key in self._held if key in self and key not in were)
+        return banned, tuple(key for key in before if key not in self)
 
     def _changed(self, key: str, ban: Ban | None) -> None:
         if self.on_change is not None:
