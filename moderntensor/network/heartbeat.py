@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from math import inf
 from typing import Protocol
 
 from ..config import NodeConfig
@@ -36,6 +38,7 @@ class Heartbeat:
         "_peer",
         "_ping",
         "_runtime",
+        "_waiting",
         "latency",
         "minimum",
     )
@@ -49,6 +52,8 @@ class Heartbeat:
         self._ping: tuple[int, float] | None = None  # nonce, sent at
         self._next = now
         self._patience = config.ping_timeout  # for its PONG
+        # Who waits for the answer to a PING that was sent after a time.
+        self._waiting: list[tuple[float, asyncio.Future[bool]]] = []
         self.latency: float | None = None  # of the last PONG, in seconds
         self.minimum: float | None = None  # of all
 
@@ -64,9 +69,29 @@ class Heartbeat:
         self.latency = self._runtime.loop_time() - self._ping[1]
         if self.minimum is None or self.latency < self.minimum:
             self.minimum = self.latency
-        self._ping = None
+        sent, self._ping = self._ping[1], None
+        self._tell(sent, True)
         self._patience = self._config.ping_timeout
         return True
+
+    def answer(self) -> asyncio.Future[bool]:
+        """Done when it has answered a PING sent from now on: what was sent to it before has
+        arrived, and its answers get here. False at `end`."""
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._runtime.loop_time(), outcome))
+        return outcome
+
+    def end(self) -> None:
+        """It is gone."""
+        self._tell(inf, False)
+
+    def _tell(self, sent: float, answered: bool) -> None:
+        waiting, self._waiting = self._waiting, []
+        for since, outcome in waiting:
+            if since > sent:
+                self._waiting.append((since, outcome))
+            elif not outcome.done():
+                outcome.set_result(answered)
 
     def refresh(self) -> None:
         """Ping it with the next tick: what it says of itself may have changed."""

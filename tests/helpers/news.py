@@ -12,7 +12,7 @@ from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.mempool import Mempool
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.config import NodeConfig
-from moderntensor.network.messages import NewBlockMessage, PingMessage
+from moderntensor.network.messages import NewBlockMessage, PingMessage, PongMessage
 from moderntensor.network.p2p import P2PNode
 
 START = 4  # blocks that every node has
@@ -77,8 +77,8 @@ def compact(block: Block) -> NewBlockMessage:
 
 
 async def next_message(raw: RawPeer, kind: type[M]) -> M:
-    """The next message that is no PING; it must be of this kind."""
+    """The next message that is no PING, which are answered; it must be of this kind."""
     while isinstance(message := await raw.read_any(), PingMessage):
-        pass
+        raw.send(PongMessage(nonce=message.nonce))
     assert isinstance(message, kind), message
     return message

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
+import asyncio
+from weakref import WeakKeyDictionary, WeakSet
 
 from ..host import Host
 from ..known import KnownSet
@@ -10,6 +11,7 @@ from ..limits import (
     REPEATS_BURST,
     REPEATS_PER_SECOND,
     SILENT_BYTES,
+    TRANSACTION_FETCH_TIMEOUT,
     UNKNOWN_PARENTS_BURST,
     UNKNOWN_PARENTS_PER_SLOT,
 )
@@ -27,6 +29,7 @@ class NewsScore:
         self._host = host
         self._repeats: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
         self._strays: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
+        self._suspects: WeakSet[Peer] = WeakSet()
         self._heads: WeakKeyDictionary[Peer, int] = WeakKeyDictionary()  # ours, at its last stray
 
     def repeats(self, peer: Peer, known: KnownSet) -> None:
@@ -44,8 +47,21 @@ class NewsScore:
     def silent(self, peer: Peer, before: int, what: str) -> None:
         """`peer` did not answer in time when it was asked for `what` it had announced; `before` is
         how many bytes had come from it until then."""
-        if peer.connection.bytes_received - before < SILENT_BYTES:
-            peer.punish(Offence.UNDELIVERED, f"{what}, announced and not delivered")
+        if peer.connection.bytes_received - before < SILENT_BYTES and peer not in self._suspects:
+            self._suspects.add(peer)
+            work = self._convict(peer, peer.late_replies, what)
+            self._host.tasks.start(work, f"silence of {peer.address}")
+
+    async def _convict(self, peer: Peer, late: int, what: str) -> None:
+        """Only who has got the question is to blame, and not a line that broke over it: once it has
+        answered a PING that was sent after, it has the same time again."""
+        try:
+            if await peer.reachable():
+                await asyncio.sleep(TRANSACTION_FETCH_TIMEOUT)
+                if not peer.closed and peer.late_replies == late:
+                    peer.punish(Offence.UNDELIVERED, f"{what}, announced and not delivered")
+        finally:
+            self._suspects.discard(peer)
 
     def stray(self, peer: Peer, height: int, block_time: int) -> None:
         """`peer` has told of a block whose parent nobody has heard of. That is no fault of who
