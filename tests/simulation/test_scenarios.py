@@ -1,0 +1,130 @@
+"""Scenarios by name, and a seed or two of each, small."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from moderntensor.errors import ConfigError
+from moderntensor.simulation import scenarios
+from moderntensor.simulation.checks import Checks
+from moderntensor.simulation.result import LIVENESS
+from moderntensor.simulation.scenario import (
+    ALL,
+    Scenario,
+    _registered,
+    run_scenario,
+    scenario,
+)
+from moderntensor.simulation.world import World
+
+SMALL: dict[str, dict[str, Any]] = {
+    "chaos": {"nodes": 6, "validators": 3, "faults": 8, "seconds": 40.0},
+    "partition": {"nodes": 6, "validators": 4, "blocks": 8},
+    "skew": {"nodes": 5, "validators": 3, "seconds": 60.0, "worst": 60.0},
+    "leave": {"nodes": 5, "validators": 2, "rounds": 1, "longest": 30.0},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_seed_holds_and_has_figures(name: str) -> None:
+    result = run_scenario(name, 1, **SMALL[name])
+    assert result.violations == []
+    assert result.parameters == {k: v for k, v in SMALL[name].items() if v != default(name, k)}
+    assert len(set(result.heights.values())) == 1
+    assert len(result.heights) == SMALL[name]["nodes"]
+    assert result.metrics["blocks"] == next(iter(result.heights.values())) > 0
+    assert result.metrics["recovery_seconds"]
+    assert result.metrics["block_propagation"]
+    assert len(result.metrics["received_per_second"]) == SMALL[name]["nodes"]  # type: ignore[arg-type]
+    assert result.virtual_seconds > 0
+    assert result.trace_hash
+
+
+def default(name: str, parameter: str) -> Any:
+    return ALL[name].parameters[parameter]
+
+
+@pytest.mark.parametrize("name", scenarios.__all__)
+def test_each_says_in_a_line_what_it_does(name: str) -> None:
+    assert ALL[name].name == name
+    assert 0 < len(ALL[name].about) <= 80
+    assert ALL[name].about.isprintable()
+
+
+def test_seeds_differ_and_repeat() -> None:
+    first, again, other = (run_scenario("leave", seed, **SMALL["leave"]) for seed in (2, 2, 3))
+    assert first.trace_hash == again.trace_hash != other.trace_hash
+    assert first.metrics == again.metrics
+    assert first.heights == again.heights
+
+
+# --- the registry -----------------------------------------------------------------------------
+
+
+async def quick(world: World, check: Checks, *, what: str = "nothing", size: float = 1.0) -> None:
+    """Runs no node."""
+    if what == "raise":
+        raise ExceptionGroup("two", [ValueError("one fault"), KeyError("another")])
+    if what == "log":
+        logging.getLogger("moderntensor.network").error("following has ended: %s", "fault")
+    if what == "violate":
+        for i in range(70):
+            check.violate(LIVENESS, f"breach {i}")
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    scenario("quick", about="does what it is told")(quick)
+    yield
+    del _registered["quick"]
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_a_run_raises_is_a_failure() -> None:
+    (violation,) = run_scenario("quick", 1, what="raise").violations
+    assert violation.startswith("failure: ValueError: one fault at test_scenarios.py:")
+    assert "KeyError: 'another'" in violation
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_a_node_logs_as_an_error_is_a_failure() -> None:
+    (violation,) = run_scenario("quick", 1, what="log").violations
+    assert violation.startswith("failure: a node logged: following has ended: fault")
+    assert not logging.getLogger("moderntensor").handlers
+
+
+@pytest.mark.usefixtures("registered")
+def test_violations_are_bounded() -> None:
+    violations = run_scenario("quick", 1, what="violate").violations
+    assert len(violations) == 51
+    assert violations[-1] == "failure: 20 more"
+
+
+@pytest.mark.usefixtures("registered")
+def test_parameters_are_checked() -> None:
+    result = run_scenario("quick", 1, size=2)
+    assert result.parameters == {"size": 2.0}
+    assert run_scenario("quick", 1, size=1.0).parameters == {}
+    with pytest.raises(ConfigError, match="no parameter speed"):
+        run_scenario("quick", 1, speed=1)
+    with pytest.raises(ConfigError, match="not of type str"):
+        run_scenario("quick", 1, what=3)
+    with pytest.raises(ConfigError, match="no scenario slow"):
+        run_scenario("slow", 1)
+
+
+@pytest.mark.usefixtures("registered")
+def test_names_and_defaults_are_needed() -> None:
+    async def other(world: World, check: Checks) -> None: ...
+
+    async def without_default(world: World, check: Checks, *, nodes: int) -> None: ...
+
+    with pytest.raises(ConfigError, match="there is one of this name"):
+        scenario("quick", about="another")(other)
+    with pytest.raises(ConfigError, match="nodes needs a default"):
+        scenario("bare", about="no default")(without_default)
+    assert isinstance(ALL["chaos"], Scenario)
