@@ -168,10 +168,12 @@ class Faults:
                 self.world.network.block(self._ip(pair[0]), self._ip(pair[1]))
 
     def _unblock(self, pairs: list[tuple[str, str]]) -> None:
+        over = []
         for pair in pairs:
             self._blocked[pair] -= 1
             if not self._blocked[pair]:
-                self.world.network.unblock(self._ip(pair[0]), self._ip(pair[1]))
+                over.append((self._ip(pair[0]), self._ip(pair[1])))
+        self.world.network.unblock_all(over)
 
     def _names(self) -> list[str]:
         return [host.name for host in self.world.hosts]

@@ -207,7 +207,11 @@ class SimNetwork:
 
     def unblock(self, a: str, b: str) -> None:
         """Undo `block`. Idempotent."""
-        self._blocked.discard((a, b))
+        self.unblock_all([(a, b)])
+
+    def unblock_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """`unblock` of many at once."""
+        self._blocked.difference_update(pairs)
         self._healed()
 
     def partition(self, *groups: Iterable[str]) -> None:

@@ -66,9 +66,10 @@ class ToyNetwork:
         self.blocked.add((a, b))
         self.log.append(f"{a}-{b}")
 
-    def unblock(self, a: str, b: str) -> None:
-        self.blocked.remove((a, b))
-        self.log.append(f"{a}+{b}")
+    def unblock_all(self, pairs: list[tuple[str, str]]) -> None:
+        for a, b in pairs:
+            self.blocked.remove((a, b))
+            self.log.append(f"{a}+{b}")
 
     def reset(self, a: str, b: str | None = None) -> None:
         self.log.append(f"reset {a} {b}")
