@@ -50,12 +50,15 @@ class _Task(asyncio.Task[Any]):
 class _Future(asyncio.Future[Any]):
     """Hashed by a running number from its first hashing on."""
 
+    __slots__ = ("number",)
+    number: int
+
     def __hash__(self) -> int:
         try:
             return self.number
         except AttributeError:
             loop = cast(VirtualLoop, self.get_loop())
-            self.number: int = next(loop.future_numbers)
+            self.number = next(loop.future_numbers)
             return self.number
 
 
@@ -95,7 +98,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.failures: list[str] = []
         self.network: SimNetwork | None = None  # set by the network itself
         self.events = 0  # timers and segments so far
-        self._now = 0.0
+        self.now = 0.0  # as `time()`, for those who ask often
         self._numbers = count()
         self._task_numbers = count(1)
         self.future_numbers = count(1)
@@ -110,7 +113,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
-        return self._now
+        return self.now
 
     def post(self, when: float, function: Callable[[Any], None], argument: object) -> None:
         """Call `function(argument)` at `when`, or as soon as that is past: a timer that cannot be
@@ -159,7 +162,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """As in asyncio."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, _: asyncio.TimerHandle) -> None:
         """Called by the handle."""
@@ -176,15 +179,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         soon, heap = self._soon, self._heap
         turns = 0
         while True:
-            if not soon and not self._stopping:
-                self._jump()
+            if not soon and not self._stopping and self._moved():
                 turns = 0
             # What is due joins the callbacks of this turn, as in asyncio.
-            while heap and heap[0][0] <= self._now:
+            while heap and heap[0][0] <= self.now:
                 _, _, function, argument = heappop(heap)
                 if function is not None:
                     self.events += 1
                     function(argument)
+                    turns += 1
+                    if turns > MAX_TURNS:
+                        break
                 elif argument._cancelled:
                     self._cancelled_timers -= 1
                 else:
@@ -194,7 +199,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             turn = len(soon)
             turns += turn
             if turns > MAX_TURNS:
-                raise LivelockError(f"{turns} callbacks at {self._now:.6f} s: {soon[0]!r}")
+                what = soon[0] if soon else "segments"
+                raise LivelockError(f"{turns} callbacks at {self.now:.6f} s: {what!r}")
             for _ in range(turn):
                 handle = soon.popleft()
                 if not handle._cancelled:
@@ -202,19 +208,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self._stopping:
                 return
 
-    def _jump(self) -> None:
-        """To the next moment at which something happens."""
+    def _moved(self) -> bool:
+        """Go to the next moment at which something happens; whether it is another one. Raises
+        `DeadlockError` if there is none."""
         heap = self._heap
-        while heap:
-            when, _, function, argument = heap[0]
-            if function is None and argument.cancelled():
-                heappop(heap)
-                self._cancelled_timers -= 1
-                continue
-            self._now = max(self._now, when)
-            return
-        waiting = "\n".join(self.waiting()) or "no task"
-        raise DeadlockError(f"nothing will ever happen any more; what waits:\n{waiting}")
+        while heap and heap[0][2] is None and heap[0][3].cancelled():
+            heappop(heap)
+            self._cancelled_timers -= 1
+        if not heap:
+            waiting = "\n".join(self.waiting()) or "no task"
+            raise DeadlockError(f"nothing will ever happen any more; what waits:\n{waiting}")
+        before, self.now = self.now, max(self.now, heap[0][0])
+        return self.now > before
 
     # --- tasks -----------------------------------------------------------------------------
 
@@ -231,13 +236,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, _Task)]
         return sorted((t for t in tasks if t is not current), key=lambda task: task.number)
 
-    def drop(self, of: Callable[[Context], bool]) -> None:
-        """Cancel the callbacks and timers of contexts that `of` names. No task may be theirs."""
+    def drop(self, of: Callable[[Context], bool]) -> list[str]:
+        """Cancel the callbacks and timers of contexts that `of` names; which those were. No task
+        may be theirs."""
         handles: list[asyncio.Handle] = [*self._soon]
         handles += (event[3] for event in self._heap if event[2] is None)
+        found = []
         for handle in handles:
             if not handle.cancelled() and of(handle._context):  # type: ignore[attr-defined]
+                found.append(repr(handle))
                 handle.cancel()
+        return found
 
     def waiting(self) -> list[str]:
         """The tasks that have not ended, oldest first: each its name and where it waits."""
@@ -261,7 +270,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _collect(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         text = str(context.get("message", "failure"))
-        self.failures.append(f"{self._now:.6f} s: {text}: {error!r}" if error else text)
+        self.failures.append(f"{self.now:.6f} s: {text}: {error!r}" if error else text)
 
     def close(self) -> None:
         """As in asyncio. What was scheduled is dropped."""

@@ -22,11 +22,11 @@ acknowledgement, reordering, corrupted bytes, keep-alive, MTU, NAT, a limit of o
 from __future__ import annotations
 
 import errno
-import math
 from collections import deque
+from math import cbrt, exp
 from typing import TYPE_CHECKING, Final
 
-from .lines import LINE_QUEUE, MSS, RETRANSMIT_MIN, Link, retransmission
+from .lines import LINE_QUEUE, MSS, NORMAL, NORMAL_BITS, RETRANSMIT_MIN, Link, retransmission
 from .transport import os_error
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Stream:
         self._threshold: float = RECEIVE_WINDOW
         self._window_before: float = RECEIVE_WINDOW  # the last reduction
         self._reduced_at = 0.0  # one loss among what was under way then is as good as many
-        self._last_sent = self._last_arrival = network.loop.time()
+        self._last_sent = self._last_arrival = network.loop.now
         self._wake_set = self._watched = False
         self._fin = self._ended = self._cut = self._reset = False
         self._held: list[_Segment] = []
@@ -128,17 +128,17 @@ class Stream:
 
     def open(self) -> None:
         """The last packet of the handshake: the other side accepts."""
-        self._send(None, 0, self._network.loop.time())
+        self._send(None, 0, self._network.loop.now)
 
     def write(self, data: bytes) -> None:
         """Send, at once or when there is room."""
-        now = self._network.loop.time()
+        now = self._network.loop.now
         size = len(data)
-        if not self.unsent and not self._cut:
+        if size <= SEGMENT and not self.unsent and not self._cut:
             acks = self._acks
             if acks and acks[0][0] <= now:
                 self._collect(now)
-            if size <= SEGMENT and size <= self._room(now):
+            if size <= self._room(now):
                 self._send(data, size, now)
                 return
         if not self._cut:
@@ -147,10 +147,12 @@ class Stream:
             self._pump(now)
 
     def _room(self, now: float) -> float:
-        flying = self.flying
-        if not flying and now - self._last_sent > _IDLE and self._window > _FIRST_WINDOW:
-            self._window = _FIRST_WINDOW
-        return min(self._window, RECEIVE_WINDOW - self.unread) - flying
+        flying, window = self.flying, self._window
+        if not flying and window > _FIRST_WINDOW and now - self._last_sent > _IDLE:
+            self._window = window = _FIRST_WINDOW
+        if self.unread and self.unread > RECEIVE_WINDOW - window:
+            window = RECEIVE_WINDOW - self.unread
+        return window - flying
 
     def _pump(self, now: float) -> None:
         queue = self._queue
@@ -185,7 +187,7 @@ class Stream:
             marked = source.up.free_at - now > LINE_QUEUE
             at = source.up.passed(now, size)
         if self._sigma:
-            at += self._latency * network.random.lognormvariate(0.0, self._sigma)
+            at += self._latency * exp(self._sigma * NORMAL[network.random.getrandbits(NORMAL_BITS)])
         else:
             at += self._latency
         if self._loss and network.random.random() > (1 - self._loss) ** -(-(size or 1) // MSS):
@@ -211,7 +213,7 @@ class Stream:
         """Send the end of the stream, behind what waits. Idempotent."""
         if not self._fin and not self._cut:
             self._fin = True
-            self._pump(self._network.loop.time())
+            self._pump(self._network.loop.now)
 
     def reset(self) -> None:
         """Send nothing more but a reset. Idempotent."""
@@ -219,7 +221,7 @@ class Stream:
             self._reset = True
             self.cut()
             loop = self._network.loop
-            loop.post(max(loop.time() + self._latency, self._last_arrival), _reset_arrives, self)
+            loop.post(max(loop.now + self._latency, self._last_arrival), _reset_arrives, self)
 
     def cut(self) -> None:
         """Nothing more leaves and nothing is sent again; what is under way arrives. Idempotent."""
@@ -236,7 +238,7 @@ class Stream:
         """Bytes for which the sending kernel has no room."""
         if not self.unsent:
             return 0
-        self._collect(self._network.loop.time())
+        self._collect(self._network.loop.now)
         return max(0, self.unsent + self.flying - int(max(SEND_BUFFER, 2 * self._window)))
 
     def keep_to_kernel(self) -> None:
@@ -260,7 +262,7 @@ class Stream:
     def wake(self) -> None:
         """An acknowledgement may have come."""
         self._wake_set = False
-        now = self._network.loop.time()
+        now = self._network.loop.now
         self._collect(now)
         self._watched = False
         self._pump(now)
@@ -287,7 +289,7 @@ class Stream:
         if window < self._threshold:
             return size
         before = self._window_before
-        until = math.cbrt(before * (1 - _BETA) / (_CUBIC * MSS))
+        until = cbrt(before * (1 - _BETA) / (_CUBIC * MSS))
         sought = before + _CUBIC * MSS * (now - self._reduced_at - until) ** 3
         return max(MSS, min(sought - window, window / 2)) * size / window
 
@@ -295,7 +297,7 @@ class Stream:
 
     def hold(self, segment: _Segment) -> bool:
         """Whether this segment cannot arrive now; it is then sent again later."""
-        if self._release_at > self._network.loop.time():
+        if self._release_at > self._network.loop.now:
             self._network.loop.post(self._release_at, _arrive, segment)
             return True
         if not self._network.apart(self.source, self.target):
@@ -309,7 +311,7 @@ class Stream:
         network = self._network
         network.stuck[self] = None
         if self._stuck is None:
-            self._stuck = network.loop.time()
+            self._stuck = network.loop.now
             network.loop.post(self._stuck + TCP_GIVE_UP, _give_up, (self, self._stuck))
 
     def try_again(self) -> bool:
@@ -319,7 +321,7 @@ class Stream:
             return True
         if network.apart(self.source, self.target) or network.apart(self.target, self.source):
             return False
-        at = retransmission(self._stuck, network.loop.time(), self._round_trip)
+        at = retransmission(self._stuck, network.loop.now, self._round_trip)
         at = max(at + self._latency, self._last_arrival)
         self._last_arrival = self._release_at = at
         for segment in self._held:
@@ -363,7 +365,7 @@ class Stream:
                 self._lost_acks += size
                 self._get_stuck()
         elif not self._cut:
-            at = network.loop.time() + self._latency
+            at = network.loop.now + self._latency
             self._acks.append((at, size, sent, marked))
             if self._watched and not self._wake_set:
                 self._wake_set = True
@@ -376,7 +378,7 @@ class Stream:
         if self.unsent and not self._wake_set:
             self._wake_set = True
             loop = self._network.loop
-            loop.post(loop.time() + self._latency, _wake, self)
+            loop.post(loop.now + self._latency, _wake, self)
 
 
 def _arrive(segment: _Segment) -> None:
@@ -389,7 +391,7 @@ def _arrive(segment: _Segment) -> None:
     if pipe is None:
         stream.deliver(data, sent, marked)
         return
-    now = network.loop.time()
+    now = network.loop.now
     marked = marked or pipe.free_at - now > LINE_QUEUE
     network.loop.post(pipe.passed(now, len(data or b"")), _deliver, (stream, data, sent, marked))
 

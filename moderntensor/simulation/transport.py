@@ -78,8 +78,7 @@ class SimTransport(asyncio.Transport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            name = "buffer_updated" if function == self._fill else function.__name__
-            self._fail(error, f"Fatal error: protocol.{name}() call failed.")
+            self._fail(error, f"Fatal error: protocol.{function.__name__}() call failed.")
             return None
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -95,7 +94,8 @@ class SimTransport(asyncio.Transport):
 
     def arrive(self, data: bytes | memoryview) -> None:
         """Bytes have reached the socket; none mean that no more will come."""
-        self._end_came = self._end_came or not data
+        if not data:
+            self._end_came = True
         if self._reading and not self._paused and not self._unread:
             self._take(data)
         else:
@@ -107,9 +107,14 @@ class SimTransport(asyncio.Transport):
         if not data:
             self._ended()
         elif self._buffered:
-            # One call into the context for both.
-            read = self._call(self._fill, data)
-            if read is not None and read < len(data):
+            try:
+                read = self.context.run(self._fill, data)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self._fail(error, "Fatal error: protocol.buffer_updated() call failed.")
+                return
+            if read < len(data):
                 self._unread.appendleft(memoryview(data)[read:])
                 self.incoming.unread += len(data) - read
                 self._ask_read()
@@ -117,8 +122,8 @@ class SimTransport(asyncio.Transport):
             self._call(cast(asyncio.Protocol, self._protocol).data_received, bytes(data))
 
     def _fill(self, data: bytes | memoryview) -> int:
-        protocol = cast(asyncio.BufferedProtocol, self._protocol)
-        buffer: Any = protocol.get_buffer(-1)
+        protocol: Any = self._protocol
+        buffer = protocol.get_buffer(-1)
         room, size = len(buffer), len(data)
         if room >= size:
             buffer[:size] = data
@@ -140,7 +145,7 @@ class SimTransport(asyncio.Transport):
     def _ask_read(self) -> None:
         if not self._read_asked:
             self._read_asked = True
-            self._loop.post(self._loop.time(), SimTransport.read, self)
+            self._loop.post(self._loop.now, SimTransport.read, self)
 
     def read(self) -> None:
         """Read what waits, as one `recv` would, and ask again if there is more."""

@@ -170,6 +170,22 @@ def test_time_that_stands_still_is_an_error(
         loop.run_until_complete(main())
 
 
+def test_segments_that_answer_each_other_at_one_moment_are_an_error(
+    loop: VirtualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_TURNS", 1000)
+
+    def again(_: Any) -> None:
+        loop.post(loop.time(), again, None)
+
+    async def main() -> None:
+        loop.post(3.0, again, None)
+        await asyncio.sleep(5)
+
+    with pytest.raises(LivelockError, match="1001 callbacks at 3"):
+        loop.run_until_complete(main())
+
+
 def test_what_asyncio_only_logs_is_collected(loop: VirtualLoop, caplog: Any) -> None:
     async def main() -> None:
         loop.call_soon(lambda: 1 / 0)
