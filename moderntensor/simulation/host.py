@@ -224,7 +224,7 @@ class Host:
 
     async def stop(self) -> None:
         """Stop the node as its operator would. Raises what ended one of its tasks before, or
-        SimulationError if it leaves tasks behind. Nothing happens where none runs."""
+        SimulationError if it leaves tasks or timers behind. Nothing happens where none runs."""
         node, process = self.node, self._process
         if node is None or process is None:
             return
@@ -234,7 +234,7 @@ class Host:
             if self._process is process and self.node is node:
                 left = [repr(task) for task in self._tasks()]
                 self.world.trace.record("stop", self.name)
-                await self._end(silent=False)
+                left += await self._end(silent=False)
                 if left:
                     raise SimulationError(f"{self.name} has stopped and left {', '.join(left)}")
 
@@ -246,9 +246,9 @@ class Host:
         self.world.trace.record("crash", f"{self.name} {'silent' if silent else 'killed'}")
         await self._end(silent=silent)
 
-    async def _end(self, *, silent: bool) -> None:
+    async def _end(self, *, silent: bool) -> list[str]:
         """The process is no more: first it is cut off, then what is left of it is cleared away,
-        all at this very moment."""
+        all at this very moment; the timers that were left."""
         node, process, runtime, mount = self.node, self._process, self._runtime, self._mount
         assert process is not None and runtime is not None and mount is not None  # noqa: S101
         self.node = self._process = self._context = None
@@ -270,7 +270,7 @@ class Host:
                     task.exception()  # nobody is left to be told
         else:
             raise LivelockError(f"{self.name}: tasks survive a crash: {tasks}")
-        self.world.loop.drop(lambda context: context.get(current_process) is process)
+        return self.world.loop.drop(lambda context: context.get(current_process) is process)
 
     def _tasks(self, process: Process | None = None) -> list[asyncio.Task[Any]]:
         wanted = process or self._process

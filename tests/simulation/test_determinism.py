@@ -11,11 +11,14 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from helpers import simulated
 from helpers.simulated import add_hosts, eventful, make_world
 
+import moderntensor.simulation.scenarios  # noqa: F401 - they register themselves
 from moderntensor.simulation import World
 from moderntensor.simulation.runtime import seeded
+from moderntensor.simulation.scenario import ALL
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,3 +72,25 @@ def test_the_trace_is_that_of_every_process() -> None:
 def test_chance_depends_on_its_parts_alone() -> None:
     assert seeded(1, "a").random() == seeded(1, "a").random()
     assert len({seeded(*parts).random() for parts in ((1, "a"), (1, "b"), (2, "a"))}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_scenario_is_the_same_in_two_processes(name: str) -> None:
+    program = (
+        "import sys; from moderntensor.simulation import run_scenario;"
+        "print(run_scenario(sys.argv[1], 11).trace_hash)"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, name],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for hash_seed in ("1", "2")
+    ]
+    first, second = (child.communicate()[0].strip() for child in children)
+    assert len(first) == 64
+    assert first == second

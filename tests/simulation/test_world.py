@@ -150,6 +150,21 @@ def test_a_node_that_stops_with_tasks_left_is_a_failure() -> None:
     simulate(main)
 
 
+def test_a_node_that_stops_with_timers_left_is_a_failure() -> None:
+    async def main(world: World) -> None:
+        host = world.add_host()
+        await host.start()
+
+        async def forget() -> None:
+            asyncio.get_running_loop().call_later(1e6, print, "late")
+
+        await host.within(forget())
+        with pytest.raises(SimulationError, match=r"left .*print"):
+            await host.stop()
+
+    simulate(main)
+
+
 def test_mistakes_are_told() -> None:
     empty = World(1)
     with pytest.raises(ConfigError, match="no chain"):
