@@ -82,7 +82,8 @@ class Dialer:
                 await asyncio.wait([dial.task])
 
     async def feel(self, ip: str, port: int, node_id: bytes | None = None) -> bytes:
-        """The id of the node at this address, which is left again at once. Raises as `connect`."""
+        """The id of the node at this address, which is left again at once, unless it is on a
+        chain that is news to us. Raises as `connect`."""
         handshake = self._gate.dial(node_id, Purpose.FEELER)
         try:
             await self._shake_hands(handshake, ip, port)
@@ -91,6 +92,8 @@ class Dialer:
         finally:
             _end(handshake)
         outcome = handshake.error
+        if handshake.peer is not None:
+            return handshake.peer.node_id
         if handshake.remote_id is not None and isinstance(outcome, HandshakeError):
             # Said by us, who came only to see, or are connected with that node.
             if outcome.code in (DisconnectCode.SHUTTING_DOWN, DisconnectCode.ALREADY_CONNECTED):

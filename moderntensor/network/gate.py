@@ -174,7 +174,9 @@ class Gate:
         if not node.running:
             raise HandshakeError(DisconnectCode.SHUTTING_DOWN, "shutting down")
         if handshake.purpose is Purpose.FEELER:
-            raise HandshakeError(DisconnectCode.SHUTTING_DOWN, "only to see who is here")
+            if not self._is_news(hello):
+                raise HandshakeError(DisconnectCode.SHUTTING_DOWN, "only to see who is here")
+            handshake.purpose = Purpose.EXTRA
         host, port = handshake.connection.remote_address or ("", 0)
         proved = handshake.connection.remote_key
         if handshake.outbound:  # whom we dial was looked at before, but for who is there
@@ -190,6 +192,15 @@ class Gate:
         peer.dial_nonce = _dial_nonce(handshake, hello)
         node.table.add(peer)
         return peer
+
+    def _is_news(self, hello: HelloMessage) -> bool:
+        """Whether a node has blocks that we know nothing of, and may undo ours for, or the other
+        way round: those whom we know may all be on one side of a network that was torn in two."""
+        chain = self._node.chain
+        if chain is None or self._node.table.extra or hello.genesis_hash != chain.genesis_hash:
+            return False
+        deepest = chain.head.height - chain.config.max_reorg_depth
+        return hello.best_height > max(0, deepest) and not chain.is_known(hello.best_hash)
 
     def _find_place(self, handshake: Handshake, hello: HelloMessage) -> None:
         """Part from whoever has to go for a new peer, or raise `HandshakeError`."""

@@ -62,8 +62,8 @@ def least_useful(peers: Iterable[Peer], now: float) -> Peer | None:
 
 class Outlook:
     """Sends out feelers once all outbound places are taken, so that the book knows who is really
-    there before it needs them; dials one peer more while our head looks old, and then keeps the
-    more useful ones."""
+    there before it needs them; dials one peer more while our head looks old. That one, or whom a
+    feeler found with blocks that we know nothing of, stays if it is more useful than others."""
 
     def __init__(
         self, host: Host, dialer: Dialer, wanted: Callable[[], Wanted], wake: Callable[[], None]
@@ -75,6 +75,7 @@ class Outlook:
         self._wanted = wanted
         self._wake = wake
         self._tip = TipWatch()
+        self._anyone = False  # whose turn it is: of anybody, or of who was never reached
 
     # --- feelers ---------------------------------------------------------------------------
 
@@ -89,7 +90,16 @@ class Outlook:
 
     async def _feel(self) -> None:
         host, now = self._host, self._host.runtime.loop_time()
-        entry = host.book.next_feeler(now, wanted=self._wanted(), groups=self._groups())
+        # A network that was torn in two has its places filled in each part by the time it is
+        # whole again: somebody of the other part, known of old, is found by chance alone.
+        self._anyone = not self._anyone
+        entry = None
+        if self._anyone:
+            entry = next(
+                iter(host.book.due(now, 1, wanted=self._wanted(), groups=self._groups())), None
+            )
+        if entry is None:
+            entry = host.book.next_feeler(now, wanted=self._wanted(), groups=self._groups())
         if entry is None:
             return
         left = host.reputation.refused(entry.host, entry.port)

@@ -63,6 +63,30 @@ async def test_feelers_find_out_which_addresses_are_good(monkeypatch: pytest.Mon
         await until(lambda: not node.peers and not good.peers)
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_who_is_on_another_branch_is_kept_when_a_feeler_finds_it(
+    monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Be it known of old: all whom we are connected to may be on one side of a torn network, as in
+    seed 600 of the simulated partition."""
+    monkeypatch.setattr(outlook, "FEELER_INTERVAL", 0.01)
+    async with quiet_node() as there:
+        there.attach_chain(grown(2))
+        node = P2PNode(config=there.config.replace(discovery=True, target_outbound=0))
+        node.attach_chain(grown(2 if known else 1))
+        async with node:
+            seen: list[Purpose] = []
+            node.on_peer_connected.append(lambda peer: seen.append(peer.purpose))
+            assert node.book.learn(LOOPBACK, there.listen_port, b"x" * 32, 0, LOOPBACK)
+            node.book.succeeded(LOOPBACK, there.listen_port, there.node_id, LOOPBACK)
+            entry = node.book.get(LOOPBACK, there.listen_port)
+            assert entry is not None and entry.tried
+            entry.next_dial, entry.last_success = 0.0, 0
+            await until(lambda: entry.last_success)
+            await until(lambda: seen == ([] if known else [Purpose.EXTRA]))
+            assert len(node.peers) == (0 if known else 1)
+
+
 @pytest.mark.parametrize("brings_news", [True, False])
 async def test_a_node_whose_head_looks_old_tries_one_more_peer(
     monkeypatch: pytest.MonkeyPatch, brings_news: bool
