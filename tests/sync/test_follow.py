@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
 from helpers.forks import SetClock
 from helpers.sync_nodes import (
     CONFIG,
@@ -63,10 +64,54 @@ async def test_a_gap_is_filled() -> None:
         await connect(sync, server)
         await sync.sync()
         heights: list[int] = []
-        sync.on_block_synced = lambda block: heights.append(block.height)
+        phases: set[SyncPhase] = set()
+        completed: list[bool] = []
+        began = sync.status.start_height
+
+        def seen(block: Block) -> None:
+            heights.append(block.height)
+            phases.add(sync.status.phase)
+
+        sync.on_block_synced = seen
+        sync.on_sync_complete = lambda: completed.append(True)
         extend(source, 30, 1)
         await until(lambda: sync.chain.head == source.head)
         await until(lambda: heights == list(range(51, 81)))
+        assert phases == {SyncPhase.FOLLOWING}  # that is no sync
+        assert not completed
+        assert sync.status.start_height == began
+
+
+async def test_far_behind_it_syncs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moderntensor.network.sync.follow.FAR_BEHIND", 100)
+    source = grown(50)
+    async with serving(source) as server, syncing() as sync:
+        await connect(sync, server)
+        await sync.sync()
+        phases: set[SyncPhase] = set()
+        sync.on_block_synced = lambda block: phases.add(sync.status.phase)
+        extend(source, 150)
+        await until(lambda: sync.chain.head == source.head)
+        await until(lambda: sync.status.phase is SyncPhase.FOLLOWING)
+        assert phases & {SyncPhase.HEADERS, SyncPhase.BLOCKS}
+        assert sync.status.start_height == 50
+        extend(source, 1)
+        await until(lambda: sync.chain.head == source.head)
+
+
+async def test_following_goes_on_when_all_peers_have_left_and_return() -> None:
+    source = grown(20)
+    async with syncing() as sync:
+        async with serving(source) as server:
+            await connect(sync, server)
+            await sync.sync()
+        await until(lambda: not sync.node.peers)
+        extend(source, 40, 1)
+        async with serving(source) as server:
+            await connect(sync, server)
+            await until(lambda: sync.chain.head == source.head)
+            extend(source, 1)
+            await until(lambda: sync.chain.head == source.head)
 
 
 async def test_a_node_that_was_only_started_catches_up_by_itself() -> None:

@@ -152,8 +152,12 @@ async def test_a_liar_alone_gets_nowhere(
         lie(liar, kind, change)
         await connect(sync, liar)
         told = drop_code(liar, sync.node)
-        with pytest.raises(SyncError):
+        with pytest.raises(SyncError) as caught:
             await sync.sync()
+        # It says where it is, who was at fault, at which block and how.
+        where, fault = str(caught.value).split(f"; peer 127.0.0.1:{liar.listen_port} was left: ")
+        assert f"block {sync.chain.head.height} of {BLOCKS}" in where
+        assert any(character.isdigit() for character in fault)
         await until(lambda: told() is not None)
         assert told() == code
         head = sync.chain.head

@@ -74,7 +74,11 @@ class Driver:
         self._meter.waiting = "no peer has more blocks" if len(self._pool) else "all peers are gone"
         left = self._meter.progressed + self._give_up - self._pool.now()
         if left <= 0 or not await self._pool.changed(ready, left):
-            raise SyncError(f"{self._meter.waiting}, at block {at} of {limit or self._goal}")
+            raise SyncError(
+                self._meter.with_fault(
+                    f"{self._meter.waiting}, at block {at} of {limit or self._goal}"
+                )
+            )
         self._meter.waiting = None
 
 

@@ -119,7 +119,10 @@ class HeaderChecker:
         batch = HeaderBatch.from_concatenated(data)
         # Linked among themselves and ending in the pin: then the first parent is as true.
         if batch.hash(-1) != end_hash:
-            raise Misbehaviour(Offence.BAD_HEADER, "a range that does not end in its pin")
+            raise Misbehaviour(
+                Offence.BAD_HEADER,
+                f"headers from {anchor.height + 1} on that do not end in their pin",
+            )
         good, rule = batch.check_prefix(anchor, self._chain.config.rules, self.now)
         if rule == "future":
             raise FutureHeaders

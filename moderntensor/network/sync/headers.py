@@ -19,17 +19,16 @@ import asyncio
 from typing import Final, cast
 
 from ...backend import headers as engine
-from ...blockchain.block import MAX_HEADER_SIZE
 from ...errors import FinalityError, HeaderChainError, InvalidBlockError, UnknownParentError
 from ..budget import Kind as Held
 from ..messages import GetHeadersMessage, HeadersMessage, Status
 from ..offences import Offence
 from .context import SyncContext
 from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse, bad_signature, covered_to
+from .segments import SegmentJob
 from .settle import settled
 from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
-from .sources import SourcePool
-from .window import Attempt, Job, Unobtainable, Window
+from .window import Unobtainable, Window
 
 HeaderBatch = engine.HeaderBatch
 Anchor = engine.Anchor
@@ -46,62 +45,6 @@ COMMIT_SECONDS: Final = 0.4  # bodies of what is checked can be asked for that m
 
 class Refork(Exception):  # noqa: N818  (an outcome, no error)
     """The best chain leaves the pending one: what is in flight belongs to the old one."""
-
-
-class SegmentJob(Job):
-    """The headers after `anchor` up to the one whose hash is `end_hash`."""
-
-    kind = Kind.HEADERS
-
-    def __init__(
-        self,
-        pool: SourcePool,
-        checker: HeaderChecker,
-        anchor: Anchor,
-        count: int,
-        end_hash: bytes,
-        trusted_to: int,
-    ) -> None:
-        super().__init__(anchor.height + count)
-        self.reply_bytes = count * MAX_HEADER_SIZE
-        self._pool = pool
-        self._checker = checker
-        self._anchor = anchor
-        self._count = count
-        self._end_hash = end_hash
-        self._trusted_to = trusted_to
-        self.batch: HeaderBatch | None = None
-        self.supplier: Source | None = None
-
-    async def fetch(self, attempt: Attempt) -> None:
-        """All from one peer, in as many requests as its pace asks for: then it alone answers for
-        the range."""
-        source = attempt.source
-        parts: list[bytes] = []
-        got = 0
-        while got < self._count:
-            began = attempt.moved
-            size = self._pool.size(source, Kind.HEADERS, self._count - got)
-            request = GetHeadersMessage(
-                start_height=self._anchor.height + 1 + got,
-                max_headers=size,
-                on_chain=self._end_hash,
-            )
-            reply = await self._pool.ask(source, request, HeadersMessage)
-            count = reply.count
-            if not count:
-                raise Misbehaviour(Offence.BAD_HEADER, "no headers where some lie below its pin")
-            parts.append(reply.headers[2:])
-            got += count
-            attempt.moved = self._pool.now()
-            self._pool.delivered(
-                source, Kind.HEADERS, count, len(reply.headers), attempt.moved - began
-            )
-        attempt.answered()
-        data = b"".join(parts)
-        batch = await self._checker.segment(data, self._anchor, self._end_hash, self._trusted_to)
-        if not self.done:
-            self.batch, self.supplier, self.held_bytes, self.done = batch, source, len(data), True
 
 
 class HeaderStage:
@@ -205,7 +148,7 @@ class HeaderStage:
                 self._pool.broke_claim(leader)
             leader.owed_height = 0
         except Refused:
-            self._pool.broke_claim(leader)
+            self._pool.broke_claim(leader, target.hash)
         except UnknownParentError:
             self._pool.dismiss(leader)  # we have let go meanwhile of what they stand on
         except FutureHeaders:
@@ -262,14 +205,22 @@ class HeaderStage:
         collected = [checked]
         while collected[-1].height(-1) <= self._chain.head.height:
             # A competing branch counts once it is longer; it is no deeper than may be undone.
+            if self._is_overtaken(target):
+                return None
             collected.append(await self._more(leader, target, collected[-1]))
         if not await self._store(collected, leader) and fork.hash != checked.hash(-1):
+            if self._is_overtaken(target):
+                return None
             raise Refused  # it shows less than it claims
         if ahead:
             raise FutureHeaders
         if whole:
             return None
         return _last(collected[-1])
+
+    def _is_overtaken(self, target: Claim) -> bool:
+        """Whether a block of our own has moved the head so far meanwhile: nobody's fault."""
+        return self._chain.head.height >= target.height
 
     async def _attached(
         self, batch: HeaderBatch, target: Claim, whole: bool
@@ -326,8 +277,11 @@ class HeaderStage:
         )
         skeleton = HeaderBatch((await self._ask(leader, request)).headers)
         for i in range(len(skeleton)):
-            if skeleton.height(i) != anchor.height + (i + 1) * stride:
-                raise Misbehaviour(Offence.BAD_HEADER, "a skeleton of other heights")
+            height = anchor.height + (i + 1) * stride
+            if skeleton.height(i) != height:
+                raise Misbehaviour(
+                    Offence.BAD_HEADER, f"header {skeleton.height(i)} in the place of {height}"
+                )
         window: Window[SegmentJob] = Window(
             self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, self._budget.caps[Held.HEADERS]
         )
@@ -343,8 +297,11 @@ class HeaderStage:
         except* SkeletonFalse as caught:
             # Between its two answers the leader may have changed its chain, within one not.
             fault = Refused()
-            if cast(SkeletonFalse, _first(caught)).start != anchor.height:
-                fault = Misbehaviour(Offence.BAD_HEADER, "its skeleton is not one chain")
+            start = cast(SkeletonFalse, _first(caught)).start
+            if start != anchor.height:
+                fault = Misbehaviour(
+                    Offence.BAD_HEADER, f"its skeleton is not one chain above header {start}"
+                )
         except* Unobtainable:
             fault = Refused()  # the leader was asked too: it no longer has what it showed
         except* (FutureHeaders, FinalityError, Misbehaviour) as caught:

@@ -87,12 +87,12 @@ class Pipeline:
                 if self._blocks is not None and self._blocks.applying:
                     left = self._give_up  # the machine is slow, which is nobody's silence
                 if left <= 0:
+                    peers = len(self._pool)
+                    why = self._meter.why_waiting(peers) or f"{peers} peers serve nothing"
                     raise SyncError(
-                        f"no progress for {self._give_up:g} s at block {self._chain.head.height} "
-                        f"of {self._meter.target_height}: "
-                        + (
-                            self._meter.why_waiting(len(self._pool))
-                            or f"{len(self._pool)} peers serve nothing"
+                        self._meter.with_fault(
+                            f"no progress for {self._give_up:g} s at block "
+                            f"{self._chain.head.height} of {self._meter.target_height}: {why}"
                         )
                     )
                 changed.clear()

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 MAX_REST_SECONDS: Final = 10.0  # a peer cannot ask for a longer one
 MAX_DISMISSED: Final = 64  # claims remembered as dismissed, per peer
 MAX_BROKEN_CLAIMS: Final = 3  # claims not kept until a peer is useless,
+MOVED_CLAIM: Final = 0.25  # as much of one counts where the claim has changed meanwhile,
 BROKEN_CLAIM_PAUSES: Final = 12  # if no more than so many dismissals' time lay between them
 BUSY_REQUESTS: Final = 4  # requests' time of nothing but "busy" until a peer serves nothing
 SILENT_REQUESTS: Final = 2  # requests' time without an answer until a peer serves nothing
@@ -168,9 +169,13 @@ class PresentSources:
         if silent is None:
             silent = source.silent_since[kind] = since
         if any(other.delivered_at[kind] > silent for other in self):
-            self.part(source, Offence.SERVES_NOTHING, "served nothing in time while others did")
+            self.part(
+                source,
+                Offence.SERVES_NOTHING,
+                f"served no {kind.name.lower()} in time while others did",
+            )
         elif self.now() - silent >= SILENT_REQUESTS * self._request_timeout:
-            self.part(source, Offence.SERVES_NOTHING, "serves nothing")
+            self.part(source, Offence.SERVES_NOTHING, f"serves no {kind.name.lower()}")
 
     def was_busy(self, source: Source, kind: Kind) -> None:
         """A peer that says "busy" and nothing else holds up the sync as well as a silent one, and
@@ -191,19 +196,21 @@ class PresentSources:
             ):
                 self.part(source, Offence.SERVES_NOTHING, "served nothing while others did")
 
-    def broke_claim(self, source: Source) -> None:
-        """A peer does not have what it claims. A head that changes may show twice, in headers and
-        in bodies, so that a peer is of no use who does it a third time; that is no offence of one
-        that says that it keeps no bodies so old."""
+    def broke_claim(self, source: Source, claimed: bytes | None = None) -> None:
+        """A peer does not have what it claims; `claimed`: the head that it was asked about, if it
+        was one. A head that changes may show twice, in headers and in bodies, so that a peer is of
+        no use who does it a third time, or a dozenth where it has said meanwhile that its head is
+        another; that is no offence of one that says that it keeps no bodies so old."""
         self.dismiss(source)
         now = self.now()
         if now - source.broken_at > BROKEN_CLAIM_PAUSES * self._dismissal:
-            source.broken_claims = 0
+            source.broken_claims = 0.0
         source.broken_at = now
-        source.broken_claims += 1
+        moved = claimed is not None and source.peer.best_hash != claimed
+        source.broken_claims += MOVED_CLAIM if moved else 1
         if source.broken_claims >= MAX_BROKEN_CLAIMS:
             offence = Offence.USELESS if source.pruned else Offence.SHOWS_LESS
-            self.part(source, offence, "does not have what it claims")
+            self.part(source, offence, f"does not have block {source.peer.best_height}, its claim")
 
     def convict(self, source: Source, fault: Misbehaviour) -> None:
         """Part from a peer that served something false."""

@@ -92,7 +92,7 @@ class Source:
         self.hopeless_until = 0.0  # loop time; nothing that it claims can be reached before
         self.owed_height = 0  # that it has yet to show, since we left other headers for its chain
         self.pruned = False  # so it said when it last did not have something
-        self.broken_claims = 0
+        self.broken_claims = 0.0
         self.broken_at = 0.0  # loop time of the last of them
 
     def keeps(self, snapshot: tuple[int, bytes]) -> bool:

@@ -22,6 +22,7 @@ from ..messages import (
 )
 from ..offences import Offence
 from ..p2p import P2PNode
+from ..peer import Peer
 from ..protocol import MAX_STATE_ACCOUNTS, MAX_STATE_NODES
 from .pace import Patience
 from .present import PresentSources
@@ -221,6 +222,11 @@ class SourcePool(PresentSources):
     def progressed(self) -> None:
         """What peers sent was found good and wanted."""
         self._meter.touch()
+
+    def part_from(self, peer: Peer, offence: Offence, detail: str) -> None:
+        """As `part`, be the peer a source or not; an error of this sync will name it."""
+        self._meter.parted = f"peer {peer.address} was left: {detail}"
+        super().part_from(peer, offence, detail)
 
 
 def _is_dismissed(source: Source, now: float) -> bool:

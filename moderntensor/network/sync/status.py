@@ -173,6 +173,7 @@ class Meter:
         self.pivot_height: int | None = None
         self.accounts_done = self.accounts_gained = 0
         self.accounts_total: int | None = None
+        self.parted: str | None = None  # from whom last, and why
         self._adopted = False
         self._state_began: float | None = None
         self._state_seconds = 0.0
@@ -240,6 +241,10 @@ class Meter:
         if not peers and self.phase in (SyncPhase.HEADERS, SyncPhase.STATE, SyncPhase.BLOCKS):
             return "all peers are gone, waiting for new ones"
         return self.waiting
+
+    def with_fault(self, reason: str) -> str:
+        """Why a sync cannot go on, with the last peer that it had to part from, height and rule."""
+        return f"{reason}; {self.parted}" if self.parted else reason
 
     def status(self, peers: int) -> SyncStatus:
         """A snapshot."""
