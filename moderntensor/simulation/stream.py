@@ -70,6 +70,7 @@ class Stream:
         "_fin",
         "_held",
         "_last_arrival",
+        "_last_delivery",
         "_last_sent",
         "_latency",
         "_loss",
@@ -111,6 +112,7 @@ class Stream:
         self._window_before: float = RECEIVE_WINDOW  # the last reduction
         self._reduced_at = 0.0  # one loss among what was under way then is as good as many
         self._last_sent = self._last_arrival = network.loop.now
+        self._last_delivery = -1.0
         self._wake_set = self._watched = False
         self._fin = self._ended = self._cut = self._reset = False
         self._held: list[_Segment] = []
@@ -220,8 +222,11 @@ class Stream:
         if not self._reset:
             self._reset = True
             self.cut()
-            loop = self._network.loop
-            loop.post(max(loop.now + self._latency, self._last_arrival), _reset_arrives, self)
+            self._refuse()
+
+    def _refuse(self) -> None:
+        loop = self._network.loop
+        loop.post(max(loop.now + self._latency, self._last_arrival), _reset_arrives, self)
 
     def cut(self) -> None:
         """Nothing more leaves and nothing is sent again; what is under way arrives. Idempotent."""
@@ -300,12 +305,16 @@ class Stream:
         if self._release_at > self._network.loop.now:
             self._network.loop.post(self._release_at, _arrive, segment)
             return True
+        self._release_at = 0.0
         if not self._network.apart(self.source, self.target):
             return False
-        if not self._cut:
+        self._keep(segment)
+        return True
+
+    def _keep(self, segment: _Segment) -> None:
+        if not self._cut:  # or nobody would send it again
             self._held.append(segment)
             self._get_stuck()
-        return True
 
     def _get_stuck(self) -> None:
         network = self._network
@@ -352,7 +361,10 @@ class Stream:
             return
         if receiver is None or receiver.closed or not receiver.process.alive:
             if receiver is not None and data:
-                receiver.outgoing.reset()
+                if network.apart(self.target, self.source):
+                    self._keep((self, data, sent, marked))  # the reset would not be heard
+                else:
+                    receiver.outgoing._refuse()
             return
         size = len(data)
         target = self.target
@@ -387,13 +399,17 @@ def _arrive(segment: _Segment) -> None:
     network = stream._network
     if (network.obstacles or stream._release_at) and stream.hold(segment):
         return
-    pipe = stream.target.down
-    if pipe is None:
+    pipe, now = stream.target.down, network.loop.now
+    if pipe is None and stream._last_delivery < now:
         stream.deliver(data, sent, marked)
         return
-    now = network.loop.now
-    marked = marked or pipe.free_at - now > LINE_QUEUE
-    network.loop.post(pipe.passed(now, len(data or b"")), _deliver, (stream, data, sent, marked))
+    at = now
+    if pipe is not None:
+        marked = marked or pipe.free_at - now > LINE_QUEUE
+        at = pipe.passed(now, len(data or b""))
+    # A line that has become faster does not let anything overtake.
+    stream._last_delivery = max(at, stream._last_delivery)
+    network.loop.post(stream._last_delivery, _deliver, (stream, data, sent, marked))
 
 
 def _deliver(segment: _Segment) -> None:

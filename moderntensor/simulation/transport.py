@@ -234,7 +234,8 @@ class SimTransport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the socket's own buffer had no room for."""
-        return 0 if self._lost else self.outgoing.excess()
+        stream = self.outgoing
+        return stream.excess() if stream.unsent and not self._lost else 0
 
     def room(self) -> None:
         """The kernel has taken more. Called by the stream, in no context."""

@@ -270,6 +270,41 @@ def test_a_line_that_gets_slower_slows_what_waits(net: Net) -> None:
     net.run(main)
 
 
+@pytest.mark.parametrize("line", [None, Line(down=10_000_000)])
+def test_nothing_overtakes_when_a_line_gets_faster(net: Net, line: Line | None) -> None:
+    net.network.set_line(B, Line(down=1000))
+
+    async def main() -> None:
+        end, other = await net.pair()
+        for number in range(50):
+            end.transport.write(bytes([number]) * 100)
+            await asyncio.sleep(0.01)
+        net.network.set_line(B, line)
+        for number in range(50, 100):
+            end.transport.write(bytes([number]) * 100)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(20)
+        assert bytes(other.data) == b"".join(bytes([number]) * 100 for number in range(100))
+
+    net.run(main)
+
+
+def test_a_reset_that_was_not_heard_is_sent_again(net: Net) -> None:
+    async def main() -> None:
+        end, _ = await net.pair()
+        net.network.kill(net.processes[B], silent=True)
+        await net.boot(B)
+        net.network.block(B, A)
+        end.transport.write(b"hello?")
+        await asyncio.sleep(10)
+        assert end.ended is None
+        net.network.heal()
+        await asyncio.sleep(20)
+        assert end.ended == "ECONNRESET"
+
+    net.run(main)
+
+
 def test_a_reader_that_pauses_stops_its_sender(net: Net) -> None:
     async def main() -> None:
         end, other = await net.pair()
