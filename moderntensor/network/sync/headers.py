@@ -192,14 +192,7 @@ class HeaderStage:
             checked = checked[: max(0, self._limit + 1 - batch.height(0))]
         if not len(checked):
             raise FutureHeaders
-        for _ in range(KNOWN_BATCHES):
-            # Nothing new yet, as locators have gaps: only what is makes us leave what we have.
-            if fork.hash != checked.hash(-1):
-                break
-            checked = await self._more(leader, target, checked)
-            fork, checked = await self._checker.attached(checked, self._trusted_to)
-        if fork.hash == checked.hash(-1) and fork.height <= self._chain.head.height:
-            raise Refused  # no branch that may be followed begins so far down
+        fork, checked = await self._first_new(target, fork, checked)
         if fork.hash != self._chain.header_head.hash:
             await self._leave_pending(leader, fork)
         collected = [checked]
@@ -217,6 +210,20 @@ class HeaderStage:
         if whole:
             return None
         return _last(collected[-1])
+
+    async def _first_new(
+        self, target: Claim, fork: Anchor, checked: HeaderBatch
+    ) -> tuple[Anchor, HeaderBatch]:
+        """Go up the leader's chain to the first batch with something new, as locators have gaps:
+        only what is new makes us leave what we have."""
+        for _ in range(KNOWN_BATCHES):
+            if fork.hash != checked.hash(-1):
+                break
+            checked = await self._more(target.source, target, checked)
+            fork, checked = await self._checker.attached(checked, self._trusted_to)
+        if fork.hash == checked.hash(-1) and fork.height <= self._chain.head.height:
+            raise Refused  # no branch that may be followed begins so far down
+        return fork, checked
 
     def _is_overtaken(self, target: Claim) -> bool:
         """Whether a block of our own has moved the head so far meanwhile: nobody's fault."""
