@@ -8,7 +8,7 @@ import typer
 
 from .. import backend
 from .._version import VERSION
-from . import bans, chain, demo, keys, node, state
+from . import bans, chain, demo, keys, node, simulate, state
 from .output import set_up_logging
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("node")(node.node)
+app.command("simulate")(simulate.simulate)
 app.add_typer(bans.app, name="bans")
 app.add_typer(chain.app, name="chain")
 app.add_typer(keys.app, name="keys")

@@ -73,6 +73,18 @@ class ScenarioResult:
     def ok(self) -> bool:
         return not self.violations
 
+    @property
+    def came_to_an_end(self) -> bool:
+        """Whether the run says anything about the nodes: no exception, no worker lost."""
+        return not any(kind_of(text) == FAILURE for text in self.violations)
+
+    @property
+    def replay(self) -> str:
+        """The line that runs this seed once more and writes down what happens."""
+        options = "".join(f" -p {name}={value}" for name, value in self.parameters.items())
+        trace = f"{self.scenario}-{self.seed}.trace"
+        return f"moderntensor simulate {self.scenario} --seed {self.seed}{options} --trace {trace}"
+
     def to_json(self) -> str:
         """One line of JSON. Numbers that JSON lacks raise ValueError: a metric is finite."""
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
