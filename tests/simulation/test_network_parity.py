@@ -14,7 +14,7 @@ import pytest
 from moderntensor.simulation.loop import VirtualLoop
 from moderntensor.simulation.network import SimNetwork, current_process
 
-LARGE = 24 * 1024 * 1024  # more than the kernels of both ends hold
+LARGE = 16 * 1024 * 1024  # more than the kernels of both ends hold
 
 
 class End:
