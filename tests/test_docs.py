@@ -64,6 +64,10 @@ def test_dependencies_are_those_of_pyproject() -> None:
         "## To build": project["build-system"]["requires"],
         "## To test": project["project"]["optional-dependencies"]["test"],
         "## To compare": project["project"]["optional-dependencies"]["bench"],
+        "## To simulate": [
+            *project["project"]["optional-dependencies"]["simulation"],
+            *project["project"]["optional-dependencies"]["dask"],
+        ],
         "## To fuzz": [
             requirement.partition(";")[0]  # on which systems is said in words
             for requirement in project["project"]["optional-dependencies"]["fuzz"]
