@@ -242,11 +242,13 @@ class World:
         try:
             return await main(self)
         finally:
+            # All at once: those who are left dial those who have gone, for as long as any are.
+            ends = await asyncio.gather(
+                *(host.stop() for host in self.hosts), return_exceptions=True
+            )
             failures: list[Exception] = []
-            for host in self.hosts:
-                try:
-                    await host.stop()
-                except Exception as error:
+            for host, error in zip(self.hosts, ends, strict=True):
+                if isinstance(error, Exception):
                     error.add_note(f"while {host.name} was stopped")
                     failures.append(error)
             if failures:
