@@ -7,15 +7,18 @@ import logging
 from dataclasses import replace
 
 import pytest
-from helpers.simulated import VALIDATORS, add_hosts, agree, make_world, simulate
+from helpers.simulated import BLOCK_TIME, USERS, VALIDATORS, add_hosts, agree, make_world, simulate
 
 from moderntensor.blockchain.block import BlockHeader
+from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.crypto import KeyPair
-from moderntensor.blockchain.workload import demo_config
+from moderntensor.blockchain.tables import TABLES
+from moderntensor.blockchain.workload import build_chain, demo_config
 from moderntensor.errors import StorageError
 from moderntensor.simulation import Delays, World
 from moderntensor.simulation.host import of_the_living
 from moderntensor.simulation.world import EPOCH
+from moderntensor.storage import MemoryStore
 
 
 def test_what_was_committed_is_there_after_a_crash() -> None:
@@ -224,3 +227,18 @@ def test_a_snapshot_is_made_again_after_a_crash() -> None:
         assert host.node.snapshots.announced == announced
 
     world.run(main)
+
+
+def test_a_chain_may_be_on_a_disk_before_the_first_start() -> None:
+    config = demo_config(USERS, VALIDATORS, timestamp=int(EPOCH) - 400, block_time=BLOCK_TIME)
+    chain = Blockchain(MemoryStore(TABLES), config)
+    for _ in build_chain(chain, validators=VALIDATORS, accounts=USERS, blocks=20):
+        pass
+
+    async def main(world: World) -> None:
+        server, client = world.add_host(), world.add_host(bootstrap=["11.0.0.1:30303"])
+        server.disk.put(chain.store)
+        await world.start()
+        await agree([server, client], 20)
+
+    World(1, config=config).run(main)

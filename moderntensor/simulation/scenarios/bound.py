@@ -68,7 +68,7 @@ async def bound(
         for i in range(peers)
     ]
     for server in servers:
-        _copy(chain, server)
+        server.disk.put(chain.store)
     client = world.add_host("client", bootstrap=servers, line=Line(down=rate))
     await world.start(servers)
 
@@ -139,13 +139,6 @@ def _built(blocks: int, block_bytes: int) -> tuple[ChainConfig, Blockchain]:
     ):
         pass
     return config, chain
-
-
-def _copy(chain: Blockchain, host: Host) -> None:
-    """Put the chain on a host's disk; the bytes themselves are shared."""
-    with chain.store.read() as source, host.disk.store.write() as target:
-        for table in TABLES:
-            target.put_many(table, list(source.range(table)))
 
 
 def _least_bytes(chain: Blockchain) -> int:
