@@ -59,6 +59,8 @@ class Checks:
         self.world = world
         self.violations: list[str] = []
         self.metrics: dict[str, Metric] = {}
+        self.expected_errors: list[str] = []
+        """Parts of what healthy nodes log as errors here: some attacks are to be told loudly."""
         self._oracle: Oracle | None = None
         self._watched: dict[str, Watched] = {}
         self._final: dict[int, tuple[bytes, str]] = {}
@@ -286,8 +288,9 @@ class Checks:
         """The run is at its end, its nodes still up: what is looked at once, and the figures."""
         self._look_for_bans()
         head = max((len(each.path) - 1 for each in self._watched.values()), default=0)
+        seen = 0 if self._oracle is None else len(self._oracle) - 1
         self.metrics.setdefault("blocks", float(head))
-        self.metrics.setdefault("blocks_seen", float(len(self.oracle) - 1))
+        self.metrics.setdefault("blocks_seen", float(seen))
         self.metrics.setdefault("reorganisations", float(self._reorganisations))
         self.metrics.setdefault("deepest_reorganisation", float(self._deepest))
         if self._recoveries:

@@ -1,5 +1,15 @@
 """The scenarios of the package; importing this registers them in `simulation.scenario.ALL`."""
 
-from . import bound, chaos, leave, partition, propagation, skew
+from . import bound, chaos, eclipse, forks, leave, partition, propagation, skew, sync_hostile
 
-__all__ = ["bound", "chaos", "leave", "partition", "propagation", "skew"]
+__all__ = [
+    "bound",
+    "chaos",
+    "eclipse",
+    "forks",
+    "leave",
+    "partition",
+    "propagation",
+    "skew",
+    "sync_hostile",
+]

@@ -1,0 +1,98 @@
+"""Peers that serve false headers or false bodies, from some reply on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from ...network.messages import (
+    BlockBodiesMessage,
+    GetBlockBodiesMessage,
+    GetHeadersMessage,
+    HeadersMessage,
+    MessageType,
+    Reply,
+    Request,
+)
+from ...network.p2p import P2PNode
+from ...network.peer import Peer
+
+__all__ = ["BODY_LIES", "HEADER_LIES", "Liar", "false_replies"]
+
+Lie = Callable[[Reply], Reply | None]
+"""The reply changed, or None where there is nothing in it to change."""
+
+_COUNT: Final = 2  # bytes before the first header
+_HEIGHT_END: Final = 12  # where a header's height ends: version u32, height u64
+
+
+class Liar:
+    """What a peer that lies has told to whom."""
+
+    def __init__(self) -> None:
+        self.told: dict[bytes, int] = {}
+        """Node id → false replies that it was given."""
+
+
+def _flipped(reply: Reply, position: int) -> Reply | None:
+    if not isinstance(reply, HeadersMessage) or not reply.count:
+        return None
+    data = bytearray(reply.headers)
+    data[position] ^= 1
+    return reply.replace(headers=bytes(data))
+
+
+def wrong_height(reply: Reply) -> Reply | None:
+    """The first header has another height."""
+    return _flipped(reply, _COUNT + _HEIGHT_END - 1)
+
+
+def wrong_signature(reply: Reply) -> Reply | None:
+    """The last header is signed by nobody."""
+    return _flipped(reply, -1)
+
+
+def swapped_bodies(reply: Reply) -> Reply | None:
+    """Each body is that of another block."""
+    if not isinstance(reply, BlockBodiesMessage) or reply.bodies == reply.bodies[::-1]:
+        return None
+    return reply.replace(bodies=reply.bodies[::-1])
+
+
+def cut_bodies(reply: Reply) -> Reply | None:
+    """The bodies are cut short."""
+    if not isinstance(reply, BlockBodiesMessage) or not reply.bodies:
+        return None
+    return reply.replace(bodies=tuple(body[:-1] for body in reply.bodies))
+
+
+HEADER_LIES: Final[Mapping[str, Lie]] = MappingProxyType(
+    {"height": wrong_height, "signature": wrong_signature}
+)
+BODY_LIES: Final[Mapping[str, Lie]] = MappingProxyType(
+    {"swapped": swapped_bodies, "cut": cut_bodies}
+)
+
+
+def false_replies(node: P2PNode, lie: Lie, *, after: int = 0) -> Liar:
+    """Have `node` change its answers to requests for headers or bodies by `lie`, but for the first
+    `after` that could be."""
+    liar = Liar()
+    left = after
+
+    async def handler(peer: Peer, request: Request) -> Reply:
+        nonlocal left
+        reply = await node.server.answer(peer, request)
+        false = lie(reply)
+        if false is None:
+            return reply
+        if left > 0:
+            left -= 1
+            return reply
+        liar.told[peer.node_id] = liar.told.get(peer.node_id, 0) + 1
+        return false
+
+    for kind in (GetHeadersMessage, GetBlockBodiesMessage):
+        node.register_handler(MessageType(kind.TYPE), handler)
+    return liar

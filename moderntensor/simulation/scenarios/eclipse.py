@@ -1,0 +1,117 @@
+"""Forty hostile addresses against ten honest ones: one node is to see no honest peer any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ...node import FullNode
+from ..adversaries import Loner
+from ..checks import Checks
+from ..host import Host
+from ..result import LIVENESS
+from ..scenario import scenario
+from ..world import World
+from .setting import draw_link, make_chain, make_hosts
+
+__all__ = ["eclipse"]
+
+
+@scenario(
+    "eclipse", about="40 hostile addresses try to surround a node, before and after a restart"
+)
+async def eclipse(
+    world: World,
+    check: Checks,
+    *,
+    honest: int = 10,
+    hostile: int = 40,
+    validators: int = 4,
+    seconds: float = 60.0,
+) -> None:
+    """The last of the `honest` hosts is the victim. The hostile ones share a few networks or have
+    one each, dial it, tell it of each other alone, and serve the genesis block or a short fork
+    that one of the validators makes. It is restarted (or killed) half-way."""
+    random = world.random
+    block_time = random.choice((3, 6))
+    keys, _ = make_chain(world, validators=validators, block_time=block_time)
+    world.link = draw_link(world)
+    outbound = random.choice((2, 3, 4))
+    hosts = make_hosts(
+        world,
+        honest - 1,
+        keys[1:],
+        transport="plaintext",
+        target_outbound=outbound,
+        max_peers=honest + outbound,
+        discovery_interval=5.0,
+    )
+    victim = world.add_host(
+        "victim",
+        bootstrap=random.sample(hosts, random.randint(1, 2)),
+        settings={
+            "transport": "plaintext",
+            "target_outbound": outbound,
+            "max_peers": random.choice((8, 12, 20)),
+            "discovery_interval": 5.0,
+        },
+    )
+    everybody = random.random() < 0.3
+    networks = random.choice((2, 8, hostile))
+    forkers = random.choice((0, 1))
+    hostiles: list[Host] = []
+    for number in range(hostile):
+        hostiles.append(
+            world.add_host(
+                f"hostile{number}",
+                ip=f"{150 + number % networks}.77.{number}.9",
+                honest=False,
+                validator=keys[0] if number < forkers else None,
+                settings={"transport": "plaintext", "discovery": False, "max_peers": 60},
+                factory=_maker(victim, hosts if everybody else [], hostiles),
+            )
+        )
+    first = random.random() < 0.5
+    await world.start(hosts, over=random.uniform(1, 5))
+    await asyncio.sleep(random.uniform(1, 3) * block_time)
+    if first:
+        await world.start(hostiles, over=random.uniform(0, 5))
+        await world.start([victim])
+    else:
+        await world.start([victim])
+        await asyncio.sleep(random.uniform(0, 20))
+        await world.start(hostiles, over=random.uniform(0, 5))
+    await asyncio.sleep(seconds / 2)
+    _count(check, victim, "before")
+    how = random.choice(("orderly", "killed", "silent"))
+    if how == "orderly":
+        await victim.stop()
+    else:
+        await victim.crash(silent=how == "silent")
+    await asyncio.sleep(random.choice((0.1, 5.0, 30.0)))
+    await victim.restart()
+    await asyncio.sleep(seconds / 2)
+    await check.recovered()
+    _count(check, victim, "after")
+
+
+def _maker(victim: Host, further: list[Host], hostiles: list[Host]) -> Callable[[Host], FullNode]:
+    def make(host: Host) -> FullNode:
+        random = host.world.seeded_random("hostile", host.name)
+        return Loner(host, [victim, *further], hostiles, random)
+
+    return make
+
+
+def _count(check: Checks, victim: Host, when: str) -> None:
+    """Who is around the victim: no honest peer at all would be the eclipse."""
+    node = victim.node
+    assert node is not None  # noqa: S101
+    peers = [check.world.host_at(peer.host_address) for peer in node.p2p.peers.values()]
+    good = sum(peer is not None and peer.honest for peer in peers)
+    check.metrics[f"honest_peers_{when}"] = float(good)
+    check.metrics[f"hostile_peers_{when}"] = float(len(peers) - good)
+    if not good:
+        check.violate(
+            LIVENESS, f"the victim has {len(peers)} peers {when} the restart, all hostile"
+        )
