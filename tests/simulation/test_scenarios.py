@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from moderntensor.blockchain.mempool import Mempool
 from moderntensor.errors import ConfigError
 from moderntensor.simulation import scenarios
 from moderntensor.simulation.checks import Checks
@@ -62,13 +64,27 @@ def test_seeds_differ_and_repeat() -> None:
     assert first.heights == again.heights
 
 
+def test_a_mempool_that_forgets_what_was_undone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With real nodes: what only the losing half had included must come back."""
+    monkeypatch.setattr(Mempool, "_transactions_of", lambda self, block_hash: ())
+    violations = run_scenario("partition", 1, **SMALL["partition"], rate=1.0).violations
+    assert len(violations) == 1
+    assert "transactions did not come back: " in violations[0]
+
+
 # --- the registry -----------------------------------------------------------------------------
+
+
+async def fail(error: Exception) -> None:
+    raise error
 
 
 async def quick(world: World, check: Checks, *, what: str = "nothing", size: float = 1.0) -> None:
     """Runs no node."""
     if what == "raise":
-        raise ExceptionGroup("two", [ValueError("one fault"), KeyError("another")])
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail(ValueError("one fault")))
+            group.create_task(fail(KeyError("another")))
     if what == "log":
         logging.getLogger("moderntensor.network").error("following has ended: %s", "fault")
     if what == "violate":

@@ -21,16 +21,16 @@ async def chaos(
     *,
     nodes: int = 50,
     validators: int = 7,
-    faults: int = 30,
-    seconds: float = 90.0,
+    faults: int = 24,
+    seconds: float = 60.0,
     rate: float = 0.4,
 ) -> None:
     """`seconds` of `faults` among `nodes`, `rate` transactions a second."""
     random = world.random
     # No branch may get longer than what nodes are willing to undo: then none could be final.
-    keys, users = make_chain(world, validators=validators, block_time=random.choice((3, 4, 6, 12)))
+    keys, users = make_chain(world, validators=validators, block_time=random.choice((3, 4, 6)))
     world.link = draw_link(world)
-    hosts = make_hosts(world, nodes, keys, target_outbound=random.randint(2, 4))
+    hosts = make_hosts(world, nodes, keys, target_outbound=random.randint(2, 3))
     workload = Workload(world, users, random.sample(hosts, min(nodes, len(users))))
     await world.start(hosts, over=random.uniform(1, 20))
     schedule = draw_faults(
