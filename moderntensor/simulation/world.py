@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from hashlib import sha256
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 EPOCH: Final = 1_800_000_000.0
 """Unix time at which every simulation begins (January 2027)."""
+# While a world runs the collector looks at young objects so seldom (its default: every 700): a
+# tenth of the time is saved.
+_COLLECT: Final = (50_000, 20, 50)
 _FIRST_NET: Final = 11  # the first octet: from here on 89 of them are public throughout
 _NETS: Final = 89
 
@@ -216,6 +220,8 @@ class World:
         """
         if self.loop.is_closed():
             raise SimulationError("a world runs once: make a new one")
+        before = gc.get_threshold()
+        gc.set_threshold(*_COLLECT)
         try:
             result = self.loop.run_until_complete(self._whole(main))
             left = self.loop.wind_up()
@@ -230,6 +236,7 @@ class World:
                 self.loop.wind_up()
             raise
         finally:
+            gc.set_threshold(*before)
             self.close()
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 
@@ -113,8 +114,10 @@ def test_what_main_raises_comes_out_and_all_is_stopped() -> None:
         await world.start()
         raise LookupError("of the scenario")
 
+    before = gc.get_threshold()
     with pytest.raises(LookupError):
         simulate(main)
+    assert gc.get_threshold() == before
     assert not any(host.up for host in hosts)
 
 
