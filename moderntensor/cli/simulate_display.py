@@ -144,6 +144,7 @@ class CampaignView:
         self._title = title
         self._progress: Progress | None = None
         self._next_line = time.monotonic() + LINE_SECONDS
+        self._ended = False
 
     def update(self, progress: Progress) -> None:
         """Where it is."""
@@ -151,8 +152,10 @@ class CampaignView:
 
     def say(self, out: Console, progress: Progress) -> None:
         """A line now and then, and at the end."""
-        if progress.done < progress.total and time.monotonic() < self._next_line:
+        ended = progress.done == progress.total
+        if self._ended or (not ended and time.monotonic() < self._next_line):
             return
+        self._ended = ended
         self._next_line = time.monotonic() + LINE_SECONDS
         numbers = _numbers(progress)
         out.print("  " + ", ".join(f"{name} {value}" for name, value in numbers.items()))
