@@ -118,7 +118,7 @@ def _tiles(summaries: Sequence[Summary]) -> Iterator[str]:
         (f"{seeds - held:,}", "did not", "bad" if held < seeds else ""),
         (f"{unsafe:,}", "broke safety", "bad" if unsafe else "good"),
         (simulated(virtual), "simulated", ""),
-        (f"{virtual / max(wall, 1e-9):,.0f}×", "as fast as the clock, on one core", ""),
+        (f"{virtual / max(wall, 1e-9):,.0f}×", "as fast as the clock, per worker", ""),
     ]
     yield '<div class="tiles">'
     for number, what, state in tiles:

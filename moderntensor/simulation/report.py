@@ -230,7 +230,7 @@ def simulated(seconds: float) -> str:
 
 def markdown(summaries: Sequence[Summary]) -> Iterator[str]:
     """The tables for documentation: what held, then the figures."""
-    yield "| Scenario | Seeds | All held | Safety | Liveness | No end | Simulated | One core |"
+    yield "| Scenario | Seeds | All held | Safety | Liveness | No end | Simulated | Wall time |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|"
     for each in summaries:
         counts = " | ".join(str(each.violations[kind]) for kind in (SAFETY, LIVENESS, FAILURE))
