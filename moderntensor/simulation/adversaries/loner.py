@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Loner", "flood_addresses"]
 
-RETRY: Final = 5.0  # seconds between two attempts to get in, or to add to the fork
+RETRY: Final = 10.0  # seconds between two attempts to get in, or to add to the fork
 
 
 def flood_addresses(node: P2PNode, records: Callable[[], Sequence[PeerRecord]]) -> None:

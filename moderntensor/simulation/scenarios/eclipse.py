@@ -56,7 +56,7 @@ async def eclipse(
             "discovery_interval": 5.0,
         },
     )
-    everybody = random.random() < 0.3
+    further = random.sample(hosts, random.choice((0, 0, 0, 2)))
     networks = random.choice((2, 8, hostile))
     forkers = random.choice((0, 1))
     hostiles: list[Host] = []
@@ -68,7 +68,7 @@ async def eclipse(
                 honest=False,
                 validator=keys[0] if number < forkers else None,
                 settings={"transport": "plaintext", "discovery": False, "max_peers": 60},
-                factory=_maker(victim, hosts if everybody else [], hostiles),
+                factory=_maker(victim, further, hostiles),
             )
         )
     first = random.random() < 0.5
