@@ -47,7 +47,17 @@ def test_the_places_are_those_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["blockchain", "network", "network/addressbook", "network/gossip", "network/sync"]
+    "room",
+    [
+        "blockchain",
+        "network",
+        "network/addressbook",
+        "network/gossip",
+        "network/sync",
+        "simulation",
+        "simulation/adversaries",
+        "simulation/scenarios",
+    ],
 )
 def test_no_module_of_a_large_room_is_left_out(room: str) -> None:
     said = rows(ARCHITECTURE, f"| In `{room}/` |")
