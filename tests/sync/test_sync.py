@@ -30,6 +30,7 @@ from moderntensor.errors import SyncError
 from moderntensor.network.messages import DisconnectCode, MessageType
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.sync import SyncManager, SyncPhase
+from moderntensor.network.sync.source import Kind
 
 BLOCKS = 700  # some ranges of 192 headers and a rest
 TRANSFERS = 1
@@ -58,6 +59,18 @@ async def test_a_fresh_node_gets_to_the_head_of_its_peers(source: Blockchain, pe
         if peers > 1:  # nobody did it all
             moved = [peer.info.bytes_received for peer in sync.node.peers.values()]
             assert min(moved) > 10_000
+
+
+async def test_every_peer_serves_headers_and_bodies(source: Blockchain) -> None:
+    settings = SETTINGS.replace(headers_per_request=8, blocks_per_request=8)
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(serving(source)) for _ in range(4)]
+        sync = await stack.enter_async_context(syncing(settings=settings))
+        await connect(sync, *servers)
+        assert (await sync.sync()).height == source.head.height
+        for used in sync.context.pool:
+            assert used.delivered_at[Kind.HEADERS] > 0
+            assert used.delivered_at[Kind.BODIES] > 0
 
 
 async def test_empty_blocks_are_synced_without_asking_for_bodies() -> None:
