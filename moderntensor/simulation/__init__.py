@@ -10,7 +10,8 @@
     World(seed=7, config=config, link=Link(0.05)).run(main)
 
 The same seed gives the same run, event by event. `run_scenario` runs those that come with the
-package, `scenario` registers another. The names are loaded when they are first used.
+package; the decorator that registers another is in `simulation.scenario`. The names are loaded
+when they are first used.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .network import SimNetwork
     from .result import ScenarioResult
     from .runtime import Delays, SimRuntime
-    from .scenario import run_scenario, scenario
+    from .scenario import run_scenario
     from .trace import Trace
     from .workload import Workload
     from .world import World
@@ -49,7 +50,6 @@ __all__ = [
     "Workload",
     "World",
     "run_scenario",
-    "scenario",
 ]
 
 _HOMES = {
@@ -68,7 +68,6 @@ _HOMES = {
     "Workload": "workload",
     "World": "world",
     "run_scenario": "scenario",
-    "scenario": "scenario",
 }
 
 
