@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ..checks import Checks
-from ..faults import Faults, Partition
+from ..faults import Crash, Faults, Partition
 from ..result import LIVENESS, SAFETY
 from ..scenario import scenario
 from ..workload import Workload
@@ -23,12 +23,13 @@ async def partition(
     world: World,
     check: Checks,
     *,
-    nodes: int = 12,
+    nodes: int = 10,
     validators: int = 4,
     blocks: int = 60,
     rate: float = 0.2,
 ) -> None:
-    """The half with more validators makes `blocks` blocks on its own."""
+    """The half with more validators makes `blocks` blocks on its own. In every second seed a
+    quarter of the nodes is killed within seconds of the healing, and started again."""
     random = world.random
     block_time = random.choice((2, 2, 3))
     keys, users = make_chain(world, validators=validators, block_time=block_time)
@@ -36,7 +37,9 @@ async def partition(
     hosts = make_hosts(
         world, nodes, keys, target_outbound=random.randint(2, 8), transport=draw_transport(world)
     )
-    workload = Workload(world, users, hosts)
+    # Some are killed while they reorganise, and what only their mempools hold is lost.
+    fragile = random.sample(hosts, random.choice((0, len(hosts) // 4)))
+    workload = Workload(world, users, [host for host in hosts if host not in fragile])
     await world.start(hosts, over=random.uniform(1, 10))
     await asyncio.sleep(random.uniform(1, 4) * block_time * validators)
     producers = [host for host in hosts if host.validator is not None]
@@ -48,10 +51,19 @@ async def partition(
     apart = Partition(
         start=world.now, end=world.now + length, group=frozenset(host.name for host in left)
     )
+    crashes = [
+        Crash(
+            start=(start := apart.end + random.expovariate(0.4)),
+            end=start + random.expovariate(0.2),
+            host=host.name,
+            silent=random.random() < 0.5,
+        )
+        for host in fragile
+    ]
     before = max(host.node.chain.head.height for host in hosts if host.node is not None)
     async with asyncio.TaskGroup() as group:
         group.create_task(workload.run(rate, length), name="workload")
-        group.create_task(Faults(world, check).run([apart]), name="faults")
+        group.create_task(Faults(world, check).run([apart, *crashes]), name="faults")
     heights = [
         max(host.node.chain.head.height for host in half if host.node is not None) - before
         for half in (left, [host for host in hosts if host not in left])
