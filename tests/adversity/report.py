@@ -28,13 +28,14 @@ from moderntensor.blockchain.snapshots import keeper  # noqa: E402
 from moderntensor.config import NodeConfig  # noqa: E402
 from moderntensor.network import connection, limits, offences, protocol, rates  # noqa: E402
 from moderntensor.network import reputation as reputations  # noqa: E402
-from moderntensor.network.sync import fast, sources  # noqa: E402
+from moderntensor.network.sync import fast, present, sources  # noqa: E402
 
 PAGE = ROOT / "docs" / "security.md"
 RESULT = ROOT / "benchmarks" / "results" / "adversity.json"
 BEGIN, END = "<!-- hazards: begin -->", "<!-- hazards: end -->"
 PLACES = (
-    *(limits, connection, offences, reputations, protocol, rates, side, sources, fast, keeper),
+    *(limits, connection, offences, reputations, protocol, rates, side, sources, present, fast),
+    keeper,
     NodeConfig(),
 )
 MIB = 1024 * 1024

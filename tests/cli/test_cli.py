@@ -66,6 +66,7 @@ def test_the_commands_are_these() -> None:
         "bans list",
         "bans add",
         "bans lift",
+        "simulate",
         "state",
         "state prove",
         "state check",
