@@ -82,6 +82,7 @@ def test_row_47_paths_that_lead_nowhere(row: Row, keeper: Live) -> None:
     row.undisturbed()
 
 
+@pytest.mark.long
 def test_row_47_floods_of_what_costs_most(row: Row, keeper: Live) -> None:
     """The largest chunks, and nodes that are to be computed, as fast as they can be asked for, by
     four: memory stays, somebody else is answered meanwhile."""
@@ -133,6 +134,7 @@ def small_places(tree: OwnTree) -> list[Place]:
     return found
 
 
+@pytest.mark.long
 def test_row_47_a_snapshot_cannot_be_pinned(row: Row, another_live: Callable[..., Live]) -> None:
     """Somebody asks for it again and again while newer ones come: after ten minutes it is gone."""
     node = another_live(with_state=True, blocks=state_scene.chain()[:FIRST])

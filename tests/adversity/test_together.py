@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from benchmarks.flood.hostile import KINDS, Attack
 
 from . import scene, wire
@@ -17,6 +19,7 @@ from .server import ChainServer, serving
 SECONDS = 0.7  # of attack before, and so many after the chain has been synced
 
 
+@pytest.mark.long
 def test_a_node_syncs_and_serves_while_all_kinds_do_their_worst(
     row: Row, another_live: Callable[..., Live]
 ) -> None:

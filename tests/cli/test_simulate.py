@@ -61,6 +61,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert says in complaint_of(result, code=2)
 
 
+@pytest.mark.long
 def test_a_campaign_keeps_what_is_done_when_interrupted_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,6 +124,7 @@ def test_only_failures_are_run_again(tmp_path: Path) -> None:
     assert [result.ok for result in results] == [True, False]
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_or_hangs_is_a_failure_of_its_seed_alone() -> None:
     results = run_campaign(
         ["toy-trouble"],
@@ -194,6 +195,7 @@ def test_dask_spreads_a_campaign() -> None:
     assert [result.trace_hash for result in results] == expected
 
 
+@pytest.mark.long
 def test_the_page_and_the_file_tell_what_was_seen(tmp_path: Path) -> None:
     results = toys(range(5), parameters={"bad": 3})
     (summary,) = summaries = report.summarize(results, {"toy": "no nodes & no time"})

@@ -13,6 +13,7 @@ from moderntensor.simulation.scenarios.setting import make_chain
 from moderntensor.simulation.world import World
 
 
+@pytest.mark.long
 def test_blocks_and_transactions_reach_everybody_soon_and_once() -> None:
     small = {"nodes": 16, "outbound": 4, "transactions": 20, "blocks": 1, "validators": 3}
     result = run_scenario("propagation", 3, block_time=6, **small)

@@ -136,6 +136,7 @@ async def campaign(
     assert 0 <= hedged <= len(chunks) + 1
 
 
+@pytest.mark.long
 async def test_three_kills_cost_what_was_in_flight(tmp_path: Path) -> None:
     await campaign(tmp_path, [1, 3, 2], [0.0, LONGEST, LONGEST / 4])
 

@@ -27,6 +27,7 @@ def permitted() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("permitted")
+@pytest.mark.long
 def test_sync_over_lossy_lines_beside_iperf3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +55,7 @@ def test_sync_over_lossy_lines_beside_iperf3(
 
 @pytest.mark.usefixtures("permitted")
 @pytest.mark.parametrize(("ordered", "overtaken"), [(True, False), (False, True)])
+@pytest.mark.long
 def test_emulated_line_loses_and_reorders_as_told(ordered: bool, overtaken: bool) -> None:
     lines = Lines(delay=0.02, jitter=0.02, loss=0.25, rate=0, ordered=ordered)
     with Star(1, lines, emulator=True) as star:

@@ -12,7 +12,10 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sync_loopback.py"
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(3, marks=pytest.mark.long), pytest.param(10, marks=pytest.mark.slow)],
+)
 def test_kills_lose_nothing_that_was_committed(kills: int) -> None:
     arguments = ["--blocks", str(150 * kills), "--transfers", "1", "--peers", "2"]
     done = subprocess.run(

@@ -37,7 +37,7 @@ def test_a_long_sync_uses_its_line_and_faults_of_one_peer_cost_little() -> None:
     assert sync_seconds(**LARGE, fault="death")[0] < 1.10 * calm
 
 
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [1, pytest.param(4, marks=pytest.mark.long)])
 def test_a_claim_that_our_own_block_has_overtaken_is_nobodys_fault(
     seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
