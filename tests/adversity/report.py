@@ -118,8 +118,8 @@ def play() -> list[dict[str, Any]]:
     """Run the tests; their figures. SystemExit where one fails."""
     with tempfile.TemporaryDirectory() as directory:
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "2", str(HERE), "--deselect",
-             "tests/adversity/test_documented.py"],
+            [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not slow",
+             str(HERE), "--deselect", "tests/adversity/test_documented.py"],
             cwd=ROOT,
             env={**os.environ, "MODERNTENSOR_ADVERSITY_FIGURES": directory},
             check=True,
