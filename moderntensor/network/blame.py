@@ -11,7 +11,7 @@ from ..errors import (
 )
 from .offences import Offence
 
-__all__ = ["offence_of_rule"]
+__all__ = ["is_late", "offence_of_rule"]
 
 
 def offence_of_rule(error: ValidationError) -> Offence | None:
@@ -30,3 +30,10 @@ def offence_of_rule(error: ValidationError) -> Offence | None:
             return Offence.BAD_BODY
         case _:
             return Offence.BAD_BLOCK
+
+
+def is_late(error: ValidationError, height: int, head: int) -> bool:
+    """Whether a block of this height was refused because its branch leaves our chain too far down,
+    while ours, which ends at `head`, is not shorter: who tells of it may follow us yet, and has
+    only not heard of what made us leave."""
+    return isinstance(error, FinalityError) and error.__cause__ is None and height <= head

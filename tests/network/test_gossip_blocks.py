@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from helpers.news import (
     START,
@@ -135,6 +136,24 @@ async def test_a_block_of_the_future_is_nobodys_fault() -> None:
         await until(lambda: not node.gossip.blocks._waiting)
         await asyncio.sleep(0.05)
         assert node.peers
+
+
+async def test_a_low_block_of_a_branch_left_for_good_costs_nothing() -> None:
+    # Its sender may just not have heard of the longer branch that we are on, and will follow it.
+    async with alone() as (node, raw):
+        chain = chain_of(node)
+        chain.config = replace(chain.config, max_reorg_depth=START - 2)
+        ours = block_at(START).header
+        low = chain.get_header(2)
+        assert low is not None
+        key = next(key for key in VALIDATORS if key.public_key == low.validator)
+        raw.send(NewBlockMessage(header=low.replace(extra_data=b"late").sign(key)))
+        raw.send(PingMessage(nonce=5))
+        assert (await next_message(raw, PongMessage)).nonce == 5
+        await until(lambda: not node.gossip.blocks._waiting)
+        await asyncio.sleep(0.05)
+        assert node.peers
+        assert chain.head.hash == ours.hash
 
 
 async def test_a_hook_takes_complete_blocks() -> None:

@@ -27,7 +27,7 @@ from moderntensor.errors import (
     UnknownParentError,
     ValidationError,
 )
-from moderntensor.network.blame import offence_of_rule
+from moderntensor.network.blame import is_late, offence_of_rule
 from moderntensor.network.messages import (
     BlockBodiesMessage,
     GetHeadersMessage,
@@ -67,6 +67,15 @@ def source() -> Blockchain:
 )
 def test_each_rule_has_its_offence(error: ValidationError, offence: Offence | None) -> None:
     assert offence_of_rule(error) is offence
+
+
+def test_a_low_branch_below_finality_is_only_late() -> None:
+    assert is_late(FinalityError("?"), 9, 9)
+    assert not is_late(FinalityError("?"), 10, 9)
+    assert not is_late(InvalidBlockError(1, HASH, "state_root"), 9, 9)
+    against = FinalityError("?")
+    against.__cause__ = HeaderChainError(0, 1, "checkpoint")
+    assert not is_late(against, 9, 9)
 
 
 def bad_header(reply: Reply) -> Reply:

@@ -14,7 +14,7 @@ from ...blockchain.chain import Blockchain
 from ...blockchain.chain_types import HeadChanged
 from ...blockchain.transaction import TRANSACTION_GAS
 from ...errors import InvalidBlockError, ProtocolViolationError, ValidationError
-from ..blame import offence_of_rule
+from ..blame import is_late, offence_of_rule
 from ..budget import Kind
 from ..clock import ClockOffset
 from ..host import Host
@@ -249,7 +249,7 @@ class BlockGossip:
                 runtime = self._host.runtime
                 verdict = await runtime.run(judge_header, chain, header, runtime.signatures)
             except ValidationError as error:
-                self._blame(peer, error)
+                self._blame(peer, error, header.height)
                 return False
         match verdict:
             case Verdict.EARLY:
@@ -323,13 +323,12 @@ class BlockGossip:
             elif chain is not None:
                 await self._host.runtime.run_writer(chain.import_block, block)
         except ValidationError as error:
-            self._blame(peer, error)
+            self._blame(peer, error, block.height)
 
-    @staticmethod
-    def _blame(peer: Peer, error: ValidationError) -> None:
-        """What it costs a peer to have told of a block that was refused."""
-        offence = offence_of_rule(error)
-        if offence is None:
+    def _blame(self, peer: Peer, error: ValidationError, height: int) -> None:
+        """What it costs a peer to have told of a block of this height that was refused."""
+        chain, offence = self._host.chain, offence_of_rule(error)
+        if offence is None or (chain is not None and is_late(error, height, chain.head.height)):
             logger.debug("a block of %s: %s", peer, error)
             return
         if offence is Offence.FORKS_TOO_DEEP:

@@ -17,7 +17,7 @@ from ...errors import (
     SyncError,
     UnknownParentError,
 )
-from ..blame import offence_of_rule
+from ..blame import is_late, offence_of_rule
 from ..peer import Peer
 from .settle import settled
 from .status import SyncPhase
@@ -182,7 +182,7 @@ class Follower:
             offence = offence_of_rule(error)
             if offence is None:  # nobody's fault
                 self._due = float(block.header.timestamp - self._chain.config.rules.max_drift)
-            else:
+            elif not is_late(error, block.height, self._chain.head.height):
                 self._pool.part_from(peer, offence, str(error))
             return True
         finally:
