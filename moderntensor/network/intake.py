@@ -172,6 +172,8 @@ class Intake:
             count += 1
             size += len(payload)
             if at_once is not None and inbox.idle and inbox.attempt(at_once, message):
+                if self._peer.closed:  # it was dropped for that: what came along is not looked at
+                    return
                 continue
             if handlers:
                 inbox.put(handlers, message, OBJECT_BYTES + OBJECT_FACTOR * len(payload))

@@ -49,12 +49,18 @@ class TipWatch:
         return now - self._since
 
 
-def least_useful(peers: Iterable[Peer], now: float) -> Peer | None:
+def least_useful(peers: Iterable[Peer], now: float, spared: int = 0) -> Peer | None:
     """Of outbound peers the one whose last new block is the longest ago, of several that brought
-    none the one that came last; nobody who has just come or who owes us a reply."""
+    none the one that came last; nobody who has just come or who owes us a reply.
+
+    So many are `spared` that have been here longest, of those that ever brought one: who is always
+    the first with news, and is found by one feeler after the other, must not get all places
+    (Bitcoin Core's MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT)."""
     settled = [p for p in peers if p.outbound and now - p.connected_at >= EXTRA_TIME]
+    proven = [p for p in settled if p.purpose is Purpose.FULL and p.last_block_at is not None]
+    kept = sorted(proven, key=lambda p: p.connected_at)[:spared]
     return min(
-        (p for p in settled if not p.owes_us),
+        (p for p in settled if not p.owes_us and p not in kept),
         key=lambda p: (p.last_block_at or float("-inf"), -p.connected_at),
         default=None,
     )
@@ -165,7 +171,8 @@ class Outlook:
         extra = next(p for p in self._host.table if p.purpose is Purpose.EXTRA)
         if now - extra.connected_at < EXTRA_TIME:
             return
-        worst = least_useful(self._host.table, now)
+        table = self._host.table
+        worst = least_useful(table, now, spared=table.outbound // 2)
         if worst is None:
             return
         extra.purpose = Purpose.FULL

@@ -400,7 +400,9 @@ class Peer:
 
     async def reachable(self) -> bool:
         """Wait until it has answered a PING sent from now on; False if it leaves first, as it
-        does in time."""
+        does in time, or has left."""
+        if self._left:
+            return False
         waiting = self._heartbeat.answer()
         self.refresh()
         return await waiting

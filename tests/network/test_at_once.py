@@ -111,6 +111,28 @@ async def test_what_it_raises(breaks: bool) -> None:
             assert node.peers
 
 
+async def test_what_comes_along_with_what_a_peer_was_dropped_for_is_not_looked_at() -> None:
+    async with P2PNode(config=QUIET) as node, AsyncExitStack() as stack:
+        seen: list[str] = []
+
+        async def later(peer: Any, message: Any) -> None:
+            seen.append("later")
+
+        def now(peer: Any, message: Any) -> bool:
+            seen.append("now")
+            peer.disconnect(DisconnectCode.LIMITS)
+            return True
+
+        node.router.remove(KIND, node.gossip.transactions.on_news)
+        node.router.add(KIND, later, at_once=now)
+        raw = await stack.enter_async_context(await RawPeer.meet(node))
+        await until(lambda: node.peers and next(iter(node.peers.values()))._inbox.idle)
+        raw.send(news(1), news(2), whole())
+        assert await raw.read_goodbye() == DisconnectCode.LIMITS
+        await until(lambda: not node.peers)
+        assert seen == ["now"]
+
+
 async def test_an_announcement_is_asked_for_and_heard_once() -> None:
     async with alone() as (node, raw):
         await until(lambda: next(iter(node.peers.values()))._inbox.idle)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from helpers.clocks import Clocks
 from helpers.news import START, alone, block_at, chain_of, compact, next_message, pool_of, transfer
 from helpers.rawpeer import RawPeer, until
 
@@ -91,6 +94,15 @@ async def test_a_silent_announcer_does_not_delay_a_transaction_for_long(
         peer = node.peers[second.address]
         assert peer.last_transaction_at is not None
         assert node.peers[silent.address].last_transaction_at is None
+
+
+async def test_nobody_waits_for_a_pong_of_who_has_left() -> None:
+    """The suspicion of a silent peer would be a task for the rest of the node's life."""
+    async with alone() as (node, raw):
+        peer = node.peers[raw.address]
+        peer.disconnect(DisconnectCode.SHUTTING_DOWN)
+        async with asyncio.timeout(5.0):
+            assert not await peer.reachable()
 
 
 async def test_another_announcer_is_asked_before_the_first_has_given_up(
@@ -398,3 +410,31 @@ async def test_the_sync_is_told_of_what_gossip_does_not_get(
         inventor.send(BlocksMessage(request_id=request.request_id, status=Status.NOT_FOUND))
         await until(lambda: told == [inventor.address] * 2)  # and nothing came of the first
         assert not node.gossip.blocks._waiting
+
+
+async def test_who_tells_of_a_block_that_is_being_given_up_is_heard_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gossip_completion, "BLOCK_COMPLETION_TIME", 0.01)
+    ending, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end(*_: object, **__: object) -> None:
+        try:
+            await asyncio.sleep(60.0)
+        finally:
+            ending.set()
+            await go_on.wait()
+
+    monkeypatch.setattr(gossip_completion.Completion, "_attempt", slow_to_end)
+    first, second = (SimpleNamespace(outbound=False) for _ in range(2))
+    host, memory = SimpleNamespace(runtime=Clocks()), SimpleNamespace(hold=lambda size: True)
+    completion = gossip_completion.Completion(
+        cast(Any, host), cast(Any, memory), *cast(Any, (None, None, first)), bytes(32), START
+    )
+    completion.told(cast(Any, first), START, None, None)
+    run = asyncio.create_task(completion.run())
+    await ending.wait()
+    completion.told(cast(Any, second), START, None, (bytes(32),))
+    go_on.set()
+    assert await run is None
+    assert [teller.peer for teller in completion.tellers] == [first, second]

@@ -27,7 +27,8 @@ def test_the_age_of_a_head_counts_from_when_it_was_first_seen() -> None:
 
 
 def outbound(age: float, last_block_at: float | None = None, **changes: Any) -> Any:
-    fields = {"outbound": True, "connected_at": 1000.0 - age, "owes_us": False}
+    fields: dict[str, Any] = {"outbound": True, "purpose": Purpose.FULL, "owes_us": False}
+    fields["connected_at"] = 1000.0 - age
     return SimpleNamespace(**{**fields, "last_block_at": last_block_at, **changes})
 
 
@@ -40,6 +41,20 @@ def test_the_least_useful_peer_brought_its_last_block_longest_ago() -> None:
     assert least_useful([old, outbound(EXTRA_TIME - 1)], 1000.0) is old  # it has just come
     assert least_useful([old, outbound(400.0, owes_us=True)], 1000.0) is old
     assert least_useful([], 1000.0) is None
+
+
+def test_who_is_first_with_all_news_gets_no_more_than_half_of_the_places() -> None:
+    """A feeler finds it whenever it says HELLO with a block that has just been made."""
+    peers = [outbound(900.0 - place, 600.0 + place) for place in range(8)]
+    honest = peers[:4]
+    for n in range(20):
+        extra = outbound(60.0 - n, 990.0 + n / 10, purpose=Purpose.EXTRA)
+        worst = least_useful([*peers, extra], 1000.0, spared=4)
+        assert worst not in (None, extra, *honest)
+        peers[peers.index(worst)] = extra
+        extra.purpose = Purpose.FULL
+    silent = [outbound(900.0), *peers[4:]]  # that it has been here for long is not enough
+    assert least_useful([*honest, *silent], 1000.0, spared=4) is silent[0]
 
 
 async def test_feelers_find_out_which_addresses_are_good(monkeypatch: pytest.MonkeyPatch) -> None:

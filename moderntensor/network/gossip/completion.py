@@ -155,33 +155,41 @@ class Completion:
 
     async def run(self) -> Completed | None:
         """Get the block; None if nobody has it who announced it."""
-        attempts: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.timeout(BLOCK_COMPLETION_TIME), asyncio.TaskGroup() as group:
-                self._group = group
                 whole = group.create_task(self._whole.wait())
-                while self._completed is None:
-                    if self._asked < len(self.tellers):
-                        teller = self.tellers[self._asked]
-                        if len(attempts) + (not teller.peer.outbound) < BLOCK_ATTEMPTS:
-                            self._asked += 1
-                            attempts.add(group.create_task(self._attempt(teller)))
-                    if not attempts and not self._filling:
-                        break
-                    await asyncio.wait(
-                        (*attempts, *self._filling, whole),
-                        timeout=BLOCK_STALL_TIME,
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-                    attempts = {attempt for attempt in attempts if not attempt.done()}
-                self._group = None
+                self._group = group
+                try:
+                    attempts = await self._until_whole(group, whole)
+                finally:
+                    self._group = None  # before it waits for those that end
                 for task in (*attempts, *self._filling, whole):
                     task.cancel()
         except TimeoutError:
             logger.debug("block %d was not complete in time", self.height)
-        finally:
-            self._group = None
         return self._completed
+
+    async def _until_whole(
+        self, group: asyncio.TaskGroup, whole: asyncio.Task[bool]
+    ) -> set[asyncio.Task[None]]:
+        """Ask one announcer after the other; which attempts are left when it is there, or cannot
+        be had."""
+        attempts: set[asyncio.Task[None]] = set()
+        while self._completed is None:
+            if self._asked < len(self.tellers):
+                teller = self.tellers[self._asked]
+                if len(attempts) + (not teller.peer.outbound) < BLOCK_ATTEMPTS:
+                    self._asked += 1
+                    attempts.add(group.create_task(self._attempt(teller)))
+            if not attempts and not self._filling:
+                break
+            await asyncio.wait(
+                (*attempts, *self._filling, whole),
+                timeout=BLOCK_STALL_TIME,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            attempts = {attempt for attempt in attempts if not attempt.done()}
+        return attempts
 
     async def _attempt(self, teller: Teller, *, ask: bool = True) -> None:
         """By one of those who announced it; if it is not to be asked, from what is here."""
