@@ -233,9 +233,10 @@ TRANSACTION_FULL_SIZE = 4096  # go-ethereum txMaxBroadcastSize: larger ones are 
 # everybody came to everybody four times.
 TRANSACTION_PUSH_MIN = 4
 # Seconds in which what is to be relayed is gathered for one message after the last, and until the
-# others are told, at most: Bitcoin Core waits 2 s for outbound peers, on average.
-RELAY_PAUSE = 0.1
-RELAY_LATER = 1.0
+# others are told, at most: Bitcoin Core waits 2 s for outbound peers, on average. Nearly all nodes
+# have it from the few by then; a message for each single transaction is what costs, here and there.
+RELAY_PAUSE = 0.3
+RELAY_LATER = 3.0
 LATER_TRANSACTIONS = 2048  # that wait for that; one message's worth
 # A compact block to so many at least, else to the square root: with four of them the last hops of
 # a network of 1,000 took two more round trips.

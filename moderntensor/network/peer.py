@@ -232,12 +232,12 @@ class Peer:
             self.connection.send(frame)
 
     def offer(self, frame: bytes) -> bool:
-        """Send a frame of news; False if the peer is leaving, or has so much to read that it
-        would have to wait: others will tell it."""
+        """Send a frame of news, at once; False if the peer is leaving, or has so much to read that
+        it would have to wait: others will tell it."""
         connection = self.connection
         if connection.closing or connection.write_buffer_size > WRITE_HIGH:
             return False
-        connection.send(frame)
+        connection.send_now(frame)
         return True
 
     async def request(self, message: Request, timeout: float | None = None) -> Reply:  # noqa: ASYNC109

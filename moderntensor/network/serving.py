@@ -9,6 +9,7 @@ from ..backend import framing
 from ..blockchain.chain import Blockchain
 from ..blockchain.snapshots import SnapshotKeeper
 from .addresses import is_exempt
+from .channel import LARGE
 from .host import Host
 from .messages import (
     BlockBodiesMessage,
@@ -101,11 +102,13 @@ class Server:
             return self._host.snapshots or refusal(request, Status.NOT_FOUND)
         if request.TYPE not in self._readers:
             return refusal(request, Status.NOT_FOUND)
-        if chain is None:
-            if isinstance(request, GetTransactionsMessage):  # what we announced ourselves
-                return self._transactions(None, request)
-            return refusal(request, Status.NOT_FOUND)
-        return chain
+        if isinstance(request, GetTransactionsMessage):
+            found = self._just_relayed(request)
+            if found is None and chain is None:  # what we announced ourselves
+                found = self._transactions(None, request)
+            if found is not None:
+                return found
+        return refusal(request, Status.NOT_FOUND) if chain is None else chain
 
     def _peers(self, peer: Peer, request: GetPeersMessage) -> Reply:
         count = min(request.max_peers, MAX_PEERS)
@@ -115,6 +118,20 @@ class Server:
             if record.node_id != peer.node_id
         ]
         return PeersMessage(request_id=request.request_id, peers=tuple(found[:count]))
+
+    def _just_relayed(self, request: GetTransactionsMessage) -> Reply | None:
+        """A little that was passed on lately, all of it, as mostly: no matter for a thread."""
+        found: list[bytes] = []
+        size = 0
+        for tx_hash in request.hashes:
+            raw = self._relayed(tx_hash)
+            if raw is None:
+                return None
+            found.append(raw)
+            size += len(raw)
+            if size > LARGE:
+                return None
+        return TransactionsMessage(request_id=request.request_id, transactions=tuple(found))
 
     def _transactions(self, chain: Blockchain | None, request: GetTransactionsMessage) -> Reply:
         """From what was relayed lately, the mempool, the chain."""

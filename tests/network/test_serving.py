@@ -217,6 +217,39 @@ async def test_transactions_come_from_the_chain_and_from_the_pool(chain: Blockch
         assert none.status == Status.NOT_FOUND
 
 
+async def test_what_was_just_relayed_waits_for_no_reader(
+    chain: Blockchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tx = Transaction.create(
+        ACCOUNTS[0], chain_id=CONFIG.chain_id, nonce=7, to=ACCOUNTS[1].address, value=5
+    )
+    begun, release = threading.Event(), threading.Event()
+    real = chain.headers_range
+
+    def slow(*args: int, prefix: bytes) -> bytes:
+        begun.set()
+        release.wait(10)
+        return real(*args, prefix=prefix)
+
+    monkeypatch.setattr(chain, "headers_range", slow)
+    node = P2PNode(config=QUIET.replace(serving_concurrency=1), runtime=Runtime(2))
+    node.attach_chain(chain)
+    async with node, P2PNode(config=QUIET) as reader, P2PNode(config=QUIET) as client:
+        node.gossip.transactions.publish(tx)
+        reading = await reader.connect_peer("127.0.0.1", node.listen_port)
+        read = asyncio.ensure_future(reading.request(GetHeadersMessage()))
+        await until(begun.is_set)
+        try:
+            peer = await client.connect_peer("127.0.0.1", node.listen_port)
+            reply = await peer.request(GetTransactionsMessage(hashes=(tx.hash,)))
+            assert isinstance(reply, TransactionsMessage)
+            assert reply.transactions == (tx.encode(),)
+            assert not read.done()
+        finally:
+            release.set()
+        assert (await read).status == Status.OK
+
+
 async def test_there_are_no_snapshots_of_states(chain: Blockchain) -> None:
     async with asking(chain) as ask:
         reply = await ask(GetStateMessage(block_hash=chain.head.hash))
