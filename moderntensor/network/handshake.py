@@ -260,6 +260,12 @@ class Handshake:
             self.connection.abort(self.error)
 
     def _on_closed(self, reason: BaseException | None) -> None:
+        try:
+            self._over(reason)
+        finally:  # a node that stops waits until it knows of no socket
+            self._host.connection_closed(self)
+
+    def _over(self, reason: BaseException | None) -> None:
         if self.peer is not None:
             self.peer.on_closed(reason)
         elif isinstance(reason, NetworkError):
@@ -271,7 +277,6 @@ class Handshake:
                     f"the other side closed the connection before HELLO{hint * self._in_the_dark}"
                 )
             )
-        self._host.connection_closed(self)
 
     def _fail(self, error: Exception) -> None:
         if self.error is None:

@@ -327,6 +327,25 @@ async def test_a_silent_listener_keeps_no_stopping_node_waiting() -> None:
             await dial
 
 
+async def test_an_error_when_a_peer_ends_keeps_no_node_from_stopping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[BaseException | None] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: heard.append(context.get("exception"))
+    )
+
+    def fail(_: Peer, __: BaseException | None) -> None:
+        raise LookupError("a fault of ours")
+
+    async with quiet_node() as node, await RawPeer.meet(node) as raw:
+        await until(lambda: len(node.peers) == 1)
+        monkeypatch.setattr(Peer, "on_closed", fail)
+        await raw.close()
+        await until(lambda: not len(node.gate))
+    assert [type(error) for error in heard] == [LookupError]
+
+
 # --- the chain ---------------------------------------------------------------------------------
 
 
