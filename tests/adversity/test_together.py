@@ -16,6 +16,7 @@ from .conftest import BYTE_BUDGET, MIB, Live, Row
 from .hostile import until
 from .server import ChainServer, serving
 
+PATIENCE = 90.0  # seconds: thirty attackers leave little of a machine that is busy already
 SECONDS = 0.7  # of attack before, and so many after the chain has been synced
 
 
@@ -40,7 +41,7 @@ def test_a_node_syncs_and_serves_while_all_kinds_do_their_worst(
     watcher.start()
     attack.start()
     try:
-        until(lambda: attack.connections.keys() == KINDS.keys())
+        until(lambda: attack.connections.keys() == KINDS.keys(), PATIENCE)
         time.sleep(SECONDS)
         began = time.monotonic()
         assert follower.ask("connect", host="127.0.0.1", port=node.target.port) == "connected"
@@ -53,11 +54,11 @@ def test_a_node_syncs_and_serves_while_all_kinds_do_their_worst(
             return servers[-1](asked)
 
         with serving(node.target, newest, **claim) as served:
-            until(lambda: follower.state()["hash"] == tip.hash.hex())
+            until(lambda: follower.state()["hash"] == tip.hash.hex(), PATIENCE)
             seconds = time.monotonic() - began
             servers.append(ChainServer([*scene.chain(), news]))
             served.peer.send(wire.new_block(news.header.encode()))
-            until(lambda: follower.state()["hash"] == news.hash.hex())
+            until(lambda: follower.state()["hash"] == news.hash.hex(), PATIENCE)
             time.sleep(SECONDS)
             assert not served.ended.is_set()
             assert node.budget() < BYTE_BUDGET

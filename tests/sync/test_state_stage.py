@@ -84,7 +84,8 @@ async def test_all_peers_share_the_work() -> None:
         await fetcher.fetch(whole)
         assert fetcher.holds(whole)
         assert all(server.accounts for server in servers)
-        assert sum(server.accounts for server in servers) == whole.count
+        # A late piece is asked for a second time, which is no work for nothing.
+        assert whole.count <= sum(server.accounts for server in servers) <= 2 * whole.count
 
 
 async def test_a_peer_that_allows_one_request_at_a_time_is_asked_no_more() -> None:
