@@ -110,7 +110,9 @@ def test_the_world_is_asked_in_one_place() -> None:
     for path in modules():
         if path.name == "runtime.py" or path.parent.name == "cli":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        source = path.read_text(encoding="utf-8")
+        nodes = list(ast.walk(ast.parse(source)))
+        for node in nodes:
             if isinstance(node, ast.Import):
                 used = {(alias.name, None) for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -122,14 +124,10 @@ def test_the_world_is_asked_in_one_place() -> None:
                 used = {(node.value.id, node.attr)}
             else:
                 continue
-            typing_only = {("random", None)} if "TYPE_CHECKING" in path.read_text() else set()
+            typing_only = {("random", None)} if "TYPE_CHECKING" in source else set()
             if used == {("random", None), ("random", "Random")}:
                 typing_only = {("random", None)}  # the class, which may be named, not called
             assert not (used & forbidden) - typing_only, f"{path}:{node.lineno}"
-        calls = [
-            node.func
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
-            if isinstance(node, ast.Call)
-        ]
+        calls = [node.func for node in nodes if isinstance(node, ast.Call)]
         made = [call for call in calls if isinstance(call, ast.Name) and call.id == "Random"]
         assert not made, f"{path}:{made[0].lineno} makes a generator of its own"
