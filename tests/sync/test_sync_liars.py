@@ -19,8 +19,10 @@ from helpers.sync_nodes import (
     until,
 )
 
-from moderntensor.blockchain.block import Block
+from moderntensor.blockchain.block import Block, BlockHeader
 from moderntensor.blockchain.chain import Blockchain
+from moderntensor.blockchain.crypto import KeyPair
+from moderntensor.blockchain.lookup import HeaderBatch
 from moderntensor.errors import SyncError
 from moderntensor.network.messages import (
     BlockBodiesMessage,
@@ -100,6 +102,17 @@ def false_skeleton(request: Request, reply: Reply) -> Reply:
     return reply.replace(headers=bytes(data))
 
 
+def of_nobody(header: BlockHeader) -> BlockHeader:
+    """Signed by nobody."""
+    return header.replace(signature=header.signature[:-1] + bytes([header.signature[-1] ^ 1]))
+
+
+def of_a_stranger(header: BlockHeader) -> BlockHeader:
+    """Well signed, by no validator."""
+    key = KeyPair.generate()
+    return header.replace(validator=key.public_key).sign(key)
+
+
 LIES: list[tuple[MessageType, Change, DisconnectCode]] = [
     (MessageType.GET_HEADERS, bad_header, DisconnectCode.BAD_HEADER),
     (MessageType.GET_HEADERS, bad_signature, DisconnectCode.BAD_HEADER),
@@ -176,6 +189,35 @@ async def test_a_false_skeleton_convicts_its_supplier(source: Blockchain) -> Non
         assert sync.chain.head == source.head
         honest_ids = {node.node_id for node in honest}
         assert {peer.node_id for peer in sync.node.peers.values()} >= honest_ids
+
+
+@pytest.mark.parametrize("pin", [of_nobody, of_a_stranger], ids=lambda v: v.__name__)
+async def test_a_pin_that_no_validator_signed_convicts_at_once(
+    source: Blockchain, pin: Callable[[BlockHeader], BlockHeader]
+) -> None:
+    # Otherwise every other peer would refuse the range below it, the slow ones in their time.
+    def false_pin(request: Request, reply: Reply) -> Reply:
+        assert isinstance(request, GetHeadersMessage) and isinstance(reply, HeadersMessage)
+        if request.stride == 1:
+            return reply
+        headers = HeaderBatch(reply.headers)
+        raw = [headers.raw(i) for i in range(len(headers))]
+        raw[-1] = pin(BlockHeader.decode(raw[-1])).encode()
+        return reply.replace(headers=len(raw).to_bytes(2, "big") + b"".join(raw))
+
+    async with AsyncExitStack() as stack:
+        liar, honest = [await stack.enter_async_context(serving(source)) for _ in range(2)]
+        lie(liar, MessageType.GET_HEADERS, false_pin)
+        settings = SETTINGS.replace(headers_per_request=64)
+        sync = await stack.enter_async_context(syncing(settings=settings))
+        await connect(sync, liar)
+        told = drop_code(liar, sync.node)
+        run = asyncio.ensure_future(sync.sync())
+        await until(lambda: told() is not None)
+        assert told() == DisconnectCode.BAD_HEADER
+        await connect(sync, honest)
+        await run
+        assert sync.chain.head == source.head
 
 
 @pytest.mark.parametrize(

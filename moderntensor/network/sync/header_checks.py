@@ -86,6 +86,23 @@ class HeaderChecker:
         if bad is not None:
             raise bad_signature(batch.height(bad))
 
+    async def pins(self, skeleton: HeaderBatch, trusted_to: int) -> None:
+        """Check what headers that stand apart can be told by, those above height `trusted_to`: a
+        false one would have every other peer refuse the range below it, one after the other. Raises
+        Misbehaviour."""
+        config, first = self._chain.config, len(skeleton)
+        for i in reversed(range(len(skeleton))):
+            if skeleton.height(i) <= trusted_to:
+                break
+            first = i
+            turn = config.validator_at(config.slot_of(skeleton.timestamp(i)))
+            if turn not in (None, skeleton.validator(i)):
+                error = HeaderChainError(i, skeleton.height(i), "validator")
+                raise Misbehaviour(Offence.BAD_HEADER, str(error))
+        bad = await self.first_bad(skeleton, first)
+        if bad is not None:
+            raise bad_signature(skeleton.height(bad))
+
     async def attached(self, batch: HeaderBatch, trusted_to: int) -> tuple[Anchor, HeaderBatch]:
         """Check a batch that must begin after a header that we know, signatures above height
         `trusted_to` only. Returns where, and the batch without what lies in the future. Raises

@@ -289,6 +289,7 @@ class HeaderStage:
                 raise Misbehaviour(
                     Offence.BAD_HEADER, f"header {skeleton.height(i)} in the place of {height}"
                 )
+        await self._checker.pins(skeleton, self._trusted_to)
         window: Window[SegmentJob] = Window(
             self._pool, self._runtime, Kind.HEADERS, SEGMENTS_AHEAD, self._budget.caps[Held.HEADERS]
         )
