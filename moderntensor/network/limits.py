@@ -83,6 +83,7 @@ __all__ = [
     "PROBE_TIMEOUT",
     "REFUSALS",
     "REFUSED_TRANSACTIONS",
+    "RELAY_FEW",
     "RELAY_LATER",
     "RELAY_PAUSE",
     "REPEATS_BURST",
@@ -229,9 +230,11 @@ KNOWN_TRANSACTIONS = 8192
 KNOWN_BLOCKS = 1024  # go-ethereum eth/protocols/eth: maxKnownBlocks
 TRANSACTION_FULL_SIZE = 4096  # go-ethereum txMaxBroadcastSize: larger ones are only announced
 # To so many peers at least, else to the square root of them (go-ethereum), a transaction of our own
-# goes whole, and one of somebody else by hash without delay. The bytes of four whole ones from
-# everybody came to everybody four times.
+# goes whole. The bytes of four whole ones from everybody came to everybody four times.
 TRANSACTION_PUSH_MIN = 4
+# To so many peers one of somebody else goes by hash without delay: each hop about trebles those who
+# have it, and whoever is left out hears of it later.
+RELAY_FEW = 3
 # Seconds in which what is to be relayed is gathered for one message after the last, and until the
 # others are told, at most: Bitcoin Core waits 2 s for outbound peers, on average. Nearly all nodes
 # have it from the few by then; a message for each single transaction is what costs, here and there.

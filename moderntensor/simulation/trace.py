@@ -54,7 +54,10 @@ class Trace:
 
     def segment(self, sender: str, receiver: str, data: bytes | bytearray | memoryview) -> None:
         """Bytes arrive; none: the end of the stream."""
-        self._add(f"{self._clock():.9f} > {sender} {receiver} {len(data)} {crc32(data):08x}\n")
+        lines = self._lines  # as `_add`: most lines are of this kind
+        lines.append(f"{self._clock():.9f} > {sender} {receiver} {len(data)} {crc32(data):08x}\n")
+        if len(lines) >= _LINES:
+            self._flush()
 
     def _add(self, line: str) -> None:
         lines = self._lines

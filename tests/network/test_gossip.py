@@ -26,7 +26,7 @@ from helpers.sync_nodes import extend
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.errors import InvalidTransactionError
 from moderntensor.network.gossip import transactions as gossip_transactions
-from moderntensor.network.limits import TRANSACTION_FULL_SIZE, TRANSACTION_PUSH_MIN
+from moderntensor.network.limits import RELAY_FEW, TRANSACTION_FULL_SIZE
 from moderntensor.network.messages import (
     GetTransactionsMessage,
     Message,
@@ -155,9 +155,9 @@ async def test_what_others_made_goes_by_hash_to_a_few_and_later_to_the_rest(
             return sum(tx.hash in peer.known_transactions for peer in node.table)
 
         await until(lambda: told(first) > 1)
-        assert told(first) == 1 + TRANSACTION_PUSH_MIN
+        assert told(first) == 1 + RELAY_FEW
         teller.send(NewTransactionMessage(transactions=(second.encode(),)))
-        await until(lambda: told(second) == 1 + TRANSACTION_PUSH_MIN)
+        await until(lambda: told(second) == 1 + RELAY_FEW)
         node.gossip.transactions._flush_later()  # its time has come
         assert told(first) == told(second) == len(peers)
         heard: list[int] = []

@@ -27,6 +27,7 @@ def test_blocks_and_transactions_reach_everybody_soon_and_once() -> None:
 
 def test_misses_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gossip_transactions, "TRANSACTION_PUSH_MIN", 0)
+    monkeypatch.setattr(gossip_transactions, "RELAY_FEW", 0)
     monkeypatch.setattr(gossip_transactions, "RELAY_LATER", 30.0)
     small = {"nodes": 8, "outbound": 2, "transactions": 4, "blocks": 1, "validators": 2}
     result = run_scenario("propagation", 1, block_time=6, **small)

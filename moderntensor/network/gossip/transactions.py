@@ -17,6 +17,7 @@ from ..limits import (
     LATER_TRANSACTIONS,
     MEMPOOL_UPKEEP,
     REFUSED_TRANSACTIONS,
+    RELAY_FEW,
     RELAY_LATER,
     RELAY_PAUSE,
     TRANSACTION_FULL_SIZE,
@@ -137,12 +138,11 @@ class TransactionGossip:
             for peer in self._peers()
             if not all(tx_hash in peer.known_transactions for tx_hash in outgoing)
         ]
-        few = max(TRANSACTION_PUSH_MIN, isqrt(len(peers)))
-        if len(peers) > few:
+        if len(peers) > RELAY_FEW:
             self._host.runtime.random.shuffle(peers)
             self._later |= outgoing
             self._wake_later.set()
-        self._tell(peers[:few], outgoing)
+        self._tell(peers[:RELAY_FEW], outgoing)
         if len(self._later) > LATER_TRANSACTIONS:
             self._flush_later()
 
