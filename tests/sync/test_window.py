@@ -107,6 +107,32 @@ async def drain(
     return taken
 
 
+async def test_a_peer_is_asked_again_while_what_it_sent_is_being_checked() -> None:
+    """One request at a time, as of a peer that nobody knows yet: or it would idle meanwhile."""
+    asked: list[int] = []
+
+    class Checked(Numbered):
+        async def fetch(self, attempt: Attempt) -> None:
+            asked.append(self.height)
+            assert attempt.source.in_flight == [0, 1, 0, 0]
+            attempt.answered()
+            if len(asked) == 3:
+                checked.set()
+            await checked.wait()
+            self.done = True
+
+    checked = asyncio.Event()
+    pool = pool_of(StandInPeer("a"), stall_timeout=60.0, stall_timeout_max=60.0)
+    window: Window[Checked] = Window(pool, Runtime(1), Kind.BODIES, 8, 10**9)
+    for number in range(3):
+        await window.submit(Checked(number, lambda job, source: ""))
+    window.close()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(window.run())
+        assert [await window.take() is not None for _ in range(4)] == [True, True, True, False]
+    assert asked == [0, 1, 2]
+
+
 async def test_jobs_leave_in_the_order_in_which_they_came() -> None:
     pool = pool_of(StandInPeer("a"), StandInPeer("poor"))
     turns = iter(["ok", "fail", "fail", "ok", "refuse"] * 100)

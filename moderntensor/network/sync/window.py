@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final, Generic, Self, TypeVar
 
@@ -27,10 +27,22 @@ EARLY_LEAST: Final = 0.5
 class Attempt:
     """One peer at work on one job."""
 
-    __slots__ = ("_held", "kind", "late", "moved", "passed", "read_before", "source", "task")
+    __slots__ = (
+        "_freed",
+        "_held",
+        "kind",
+        "late",
+        "moved",
+        "passed",
+        "read_before",
+        "source",
+        "task",
+    )
 
-    def __init__(self, source: Source, kind: Kind, now: float) -> None:
+    def __init__(self, source: Source, kind: Kind, now: float, freed: Callable[[], object]) -> None:
+        """`freed()` is called when the peer owes nothing more."""
         self.source = source
+        self._freed = freed
         self.kind = kind
         self.moved = now  # loop time at which it began or last delivered an item
         self.read_before = source.bytes_received
@@ -41,11 +53,12 @@ class Attempt:
         source.in_flight[kind] += 1
 
     def answered(self) -> None:
-        """The peer owes nothing more: it may be asked for something else while what it sent is
-        being checked."""
+        """The peer owes nothing more: it is asked for something else while what it sent is being
+        checked, however few requests it may have at a time."""
         if self._held:
             self._held = False
             self.source.in_flight[self.kind] -= 1
+            self._freed()
 
 
 class Job(ABC):
@@ -266,7 +279,7 @@ class Window(Generic[J]):
                 attempt.task.cancel()
 
     def _start(self, group: asyncio.TaskGroup, job: J, source: Source) -> None:
-        attempt = Attempt(source, self._kind, self._runtime.loop_time())
+        attempt = Attempt(source, self._kind, self._runtime.loop_time(), self._work.set)
         job.attempts[source] = attempt
         attempt.task = group.create_task(self._attempt(job, attempt))
         # Not in the task itself, which may be cancelled before it has begun.
