@@ -61,6 +61,10 @@ class Checks:
         self.metrics: dict[str, Metric] = {}
         self.expected_errors: list[str] = []
         """Parts of what healthy nodes log as errors here: some attacks are to be told loudly."""
+        self.splits_allowed = False
+        """Whether the rules themselves allow two honest nodes to be final on two chains here, for a
+        branch about as deep as one may be has been let loose: counted then, and no breach."""
+        self._splits = 0
         self._oracle: Oracle | None = None
         self._watched: dict[str, Watched] = {}
         self._final: dict[int, tuple[bytes, str]] = {}
@@ -186,7 +190,9 @@ class Checks:
         for height in range(watched.final + 1, last + 1):
             ours = watched.path[height]
             other, who = self._final.setdefault(height, (ours, watched.host.name))
-            if other != ours:
+            if other != ours and self.splits_allowed:
+                self._splits += 1
+            elif other != ours:
                 self.violate(
                     SAFETY, f"{watched.host.name} and {who} are final on two chains at {height}"
                 )
@@ -196,6 +202,8 @@ class Checks:
         """`host` has lost a peer."""
         offence = peer.offence
         if offence is None or not peer.dropped_by_us or offence in BLAMELESS:
+            return
+        if self.splits_allowed and offence is Offence.FORKS_TOO_DEEP:
             return
         other = self.world.host_at(peer.host_address)
         if other is not None and other.honest:
@@ -293,6 +301,8 @@ class Checks:
         self.metrics.setdefault("blocks_seen", float(seen))
         self.metrics.setdefault("reorganisations", float(self._reorganisations))
         self.metrics.setdefault("deepest_reorganisation", float(self._deepest))
+        if self.splits_allowed:
+            self.metrics.setdefault("final_splits", float(self._splits))
         if self._recoveries:
             self.metrics.setdefault("recovery_seconds", samples(self._recoveries))
         spread: deque[list[float]] = deque()

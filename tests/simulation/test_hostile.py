@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
 
+from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.crypto import KeyPair
-from moderntensor.blockchain.tables import SIDE
+from moderntensor.blockchain.lookup import HeaderBatch
+from moderntensor.blockchain.tables import SIDE, TABLES
 from moderntensor.blockchain.workload import demo_config, demo_keys
 from moderntensor.config import NodeConfig
 from moderntensor.network.messages import (
@@ -28,21 +31,26 @@ from moderntensor.node import FullNode
 from moderntensor.simulation.adversaries import (
     BODY_LIES,
     HEADER_LIES,
+    Coalition,
     Forker,
+    Liar,
     Loner,
     busy,
     false_replies,
+    invented,
     never,
     slow,
+    turn,
 )
 from moderntensor.simulation.host import Host
 from moderntensor.simulation.scenario import run_scenario
 from moderntensor.simulation.world import EPOCH, World
+from moderntensor.storage import MemoryStore
 
 SMALL: dict[str, dict[str, Any]] = {
     "sync_hostile": {"blocks": 300},
-    "eclipse": {"honest": 4, "hostile": 10, "validators": 3, "seconds": 60.0},
-    "forks": {"nodes": 4, "seconds": 40.0, "most": 8},
+    "eclipse": {"honest": 4, "hostile": 10, "validators": 3},
+    "forks": {"seconds": 20.0, "most": 8},
 }
 HEADERS = GetHeadersMessage(request_id=1, start_height=0, max_headers=8)
 
@@ -170,36 +178,122 @@ def test_a_loner_dials_its_victim_and_tells_of_its_like() -> None:
     world.run(main)
 
 
-def test_a_forker_gets_rivals_in_and_evidence_is_kept_against_it() -> None:
-    keys = demo_keys(2, "validator")
-    world = world_of(*keys)
+def test_boasts_and_invented_addresses_are_told() -> None:
+    world = world_of()
 
     async def main(world: World) -> None:
+        victim = world.add_host("victim")
+        nowhere = invented(world.random, 30)
+        assert len({record.ip for record in nowhere}) == 30
+
+        def make(host: Host) -> FullNode:
+            random = world.seeded_random(host.name)
+            return Loner(host, [victim], [], random, invented=nowhere, boasts=True)
+
+        world.add_host("boaster", honest=False, factory=make)
+        await world.start()
+        await asyncio.sleep(3)
+        assert victim.node is not None
+        peer = next(iter(victim.node.p2p.peers.values()))
+        assert peer.best_height >= 500
+        reply = await victim.within(peer.request(GetPeersMessage(request_id=7, max_peers=50)))
+        assert isinstance(reply, PeersMessage)
+        assert {record.node_id for record in reply.peers} == {each.node_id for each in nowhere}
+
+    world.run(main)
+
+
+def test_a_turncoat_serves_until_it_turns() -> None:
+    key = demo_keys(1, "validator")[0]
+    world = world_of(key)
+
+    async def main(world: World) -> None:
+        source = world.add_host("source", validator=key)
+        coat = world.add_host("coat", bootstrap=[source], honest=False)
+        victim = world.add_host("victim", bootstrap=[coat])
+        await world.start()
+        await asyncio.sleep(10)
+        assert coat.node is not None and victim.node is not None
+        before = victim.node.chain.head.height
+        assert before >= 2
+        turn(coat.node)
+        await asyncio.sleep(10)
+        assert victim.node.chain.head.height <= before + 1  # one may have been on its way
+
+    world.run(main)
+
+
+def test_a_coalition_saves_its_slots_for_long_branches() -> None:
+    keys = demo_keys(2, "validator")
+    chain = Blockchain(MemoryStore(TABLES), demo_config(demo_keys(2), keys, timestamp=int(EPOCH)))
+    false: list[bytes] = []
+    coalition = Coalition(lambda: chain, keys[1:], Random(1), false.append)
+    now = EPOCH + 40
+    first, second = coalition.branch(now, 0, 5), coalition.branch(now, 0, 9)
+    assert [len(first), len(second)] == [5, 9]
+    assert coalition.equivocations == 5  # of the heights that it had signed before
+    assert coalition.line(second[-1]) == second
+    chain.check_headers(HeaderBatch.join([header.encode() for header in second]), int(now))
+    assert not false
+    bad = coalition.branch(now, 0, 4, false_at=2)
+    assert [header.hash for header in bad[2:]] == false
+    assert len(coalition.branch(now, 0, 1000)) == 20  # every other slot of forty is theirs
+
+
+def test_a_hidden_branch_is_followed_and_evidence_is_kept() -> None:
+    keys = demo_keys(2, "validator")
+    config = demo_config(demo_keys(2), keys, timestamp=int(EPOCH) - 80, block_time=2)
+    settings = NodeConfig(discovery=False, transport="plaintext")
+    world = World(3, config=config, settings=settings)
+
+    async def main(world: World) -> None:
+        good = world.add_host("good", validator=keys[0])
         forkers: list[Forker] = []
-        false: list[bytes] = []
+
+        def watched() -> Blockchain:
+            assert good.node is not None
+            return good.node.chain
+
+        coalition = Coalition(watched, keys[1:], world.random, lambda _: None)
 
         def make(host: Host) -> FullNode:
             node = host.make_node()
-            random = world.seeded_random(host.name)
-            forkers.append(Forker(node, keys[1], random, false.append))
+            forkers.append(Forker(node, coalition))
             return node
 
-        good = world.add_host("good", validator=keys[0])
         evil = world.add_host("evil", bootstrap=[good], honest=False, factory=make)
         await world.start()
-        await asyncio.sleep(20)
-        forker = forkers[0]
-        made = forker.rivals(6)
-        assert made
-        assert len({header.hash for header in made}) == len(made)
-        await evil.within(forker.announce(made))
-        await asyncio.sleep(3)
-        node = good.node
-        assert node is not None
-        with node.chain.store.read() as txn:
+        await asyncio.sleep(13)
+        chain = watched()
+        head = chain.head
+        assert head.height >= 3
+        made = coalition.branch(world.wall_time(), head.height, head.height + 4)
+        assert await evil.within(forkers[0].announce(made[-1:])) == 1
+        await asyncio.sleep(1.5)
+        assert chain.height_of(head.hash) is None
+        assert chain.height_of(made[-1].hash) == made[-1].height
+        assert made[-1].hash in forkers[0].served
+        rival = coalition.branch(world.wall_time(), chain.head.height - made[-1].height + 1, 1)
+        await evil.within(forkers[0].announce(rival))
+        await asyncio.sleep(1.5)
+        with chain.store.read() as txn:
             assert txn.count(SIDE) > 0
-        assert node.chain.evidence()
-        bad = forker.branch(3, 2, false=True)
-        assert [header.hash for header in bad] == false
+        assert chain.evidence()
 
     world.run(main)
+
+
+def test_a_liar_notes_when_it_lied() -> None:
+    world = world_of(demo_keys(1, "validator")[0])
+    liars: list[Liar] = []
+
+    async def main(world: World) -> None:
+        reply = await asked(
+            lambda node: liars.append(false_replies(node.p2p, HEADER_LIES["height"], after=1)),
+            HEADERS,
+            world,
+        )
+        assert isinstance(reply, HeadersMessage)
+
+    world.run(main)
+    assert all(0 < time < 60 for times in liars[0].told.values() for time in times)

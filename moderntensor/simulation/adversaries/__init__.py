@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from .coalition import Coalition
 from .forker import Forker
 from .liars import BODY_LIES, HEADER_LIES, Liar, false_replies
-from .loner import Loner, flood_addresses
-from .stallers import busy, never, slow
+from .loner import Loner, flood_addresses, invented
+from .stallers import Met, busy, never, slow
+from .turncoat import turn
 
 __all__ = [
     "BODY_LIES",
     "HEADER_LIES",
+    "Coalition",
     "Forker",
     "Liar",
     "Loner",
+    "Met",
     "busy",
     "false_replies",
     "flood_addresses",
+    "invented",
     "never",
     "slow",
+    "turn",
 ]

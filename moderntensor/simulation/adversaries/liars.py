@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -23,6 +24,7 @@ __all__ = ["BODY_LIES", "HEADER_LIES", "Liar", "false_replies"]
 Lie = Callable[[Reply], Reply | None]
 """The reply changed, or None where there is nothing in it to change."""
 
+MAX_NOTED: Final = 64
 _COUNT: Final = 2  # bytes before the first header
 _HEIGHT_END: Final = 12  # where a header's height ends: version u32, height u64
 
@@ -31,8 +33,15 @@ class Liar:
     """What a peer that lies has told to whom."""
 
     def __init__(self) -> None:
-        self.told: dict[bytes, int] = {}
-        """Node id → false replies that it was given."""
+        self.told: dict[bytes, list[float]] = {}
+        """Node id → when it was given false replies, by loop time; the first of them, at most
+        `MAX_NOTED`."""
+
+    def tells(self, node_id: bytes) -> None:
+        """It gives one more false reply to this node, now."""
+        times = self.told.setdefault(node_id, [])
+        if len(times) < MAX_NOTED:
+            times.append(asyncio.get_running_loop().time())
 
 
 def _flipped(reply: Reply, position: int) -> Reply | None:
@@ -90,7 +99,7 @@ def false_replies(node: P2PNode, lie: Lie, *, after: int = 0) -> Liar:
         if left > 0:
             left -= 1
             return reply
-        liar.told[peer.node_id] = liar.told.get(peer.node_id, 0) + 1
+        liar.tells(peer.node_id)
         return false
 
     for kind in (GetHeadersMessage, GetBlockBodiesMessage):

@@ -13,9 +13,11 @@ from ...errors import NetworkError
 from ...network.addresses import to_wire
 from ...network.messages import (
     GetPeersMessage,
+    HelloMessage,
     MessageType,
     PeerRecord,
     PeersMessage,
+    PongMessage,
     Reply,
 )
 from ...network.p2p import P2PNode
@@ -25,8 +27,9 @@ from ...node import FullNode
 if TYPE_CHECKING:
     from ..host import Host
 
-__all__ = ["Loner", "flood_addresses"]
+__all__ = ["Loner", "flood_addresses", "invented"]
 
+BOAST: Final = 500  # blocks
 RETRY: Final = 10.0  # seconds between two attempts to get in, or to add to the fork
 
 
@@ -40,6 +43,34 @@ def flood_addresses(node: P2PNode, records: Callable[[], Sequence[PeerRecord]]) 
     node.register_handler(MessageType.GET_PEERS, handler)
 
 
+def _boast(node: P2PNode, random: Random) -> None:
+    """Have `node` claim a head far above all others."""
+    hello, pong = node.make_hello, node.make_pong
+    claim = {"best_height": BOAST + random.randrange(BOAST), "best_hash": random.randbytes(32)}
+
+    def false_hello(nonce: int, host: str, port: int) -> HelloMessage:
+        return hello(nonce, host, port).replace(**claim)
+
+    def false_pong(nonce: int) -> PongMessage:
+        return pong(nonce).replace(**claim)
+
+    node.make_hello = false_hello  # type: ignore[method-assign]
+    node.make_pong = false_pong  # type: ignore[method-assign]
+
+
+def invented(random: Random, count: int) -> list[PeerRecord]:
+    """Addresses at which there is nobody, in `count` networks."""
+    return [
+        PeerRecord(
+            node_id=random.randbytes(32),
+            ip=to_wire(f"{random.randint(110, 126)}.{number}.{random.randint(1, 250)}.7"),
+            port=30303,
+            last_seen=0,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
 class Loner(FullNode):
     """It serves its own chain, follows nobody's, relays no block and dials its victims for ever.
 
@@ -47,9 +78,17 @@ class Loner(FullNode):
     """
 
     def __init__(
-        self, host: Host, victims: Sequence[Host], others: Sequence[Host], random: Random
+        self,
+        host: Host,
+        victims: Sequence[Host],
+        others: Sequence[Host],
+        random: Random,
+        *,
+        invented: Sequence[PeerRecord] = (),
+        boasts: bool = False,
     ) -> None:
-        """`others` are the addresses that it tells to whoever asks."""
+        """`others` and some `invented` ones are the addresses that it tells to whoever asks. If it
+        `boasts`, it claims a head that nobody has, and has no headers to show for it."""
         super().__init__(
             None,
             host.world.config,
@@ -62,11 +101,14 @@ class Loner(FullNode):
             disk=host.mount,
         )
         self._victims = tuple(victims)
-        self._others = tuple(others)
+        self._others = others  # there may be more by the time it is asked
+        self._invented = invented
         self._random = random
         self._attack: asyncio.Task[None] | None = None
         self.p2p.on_new_block = self._ignore
         flood_addresses(self.p2p, self._addresses)
+        if boasts:
+            _boast(self.p2p, random)
 
     async def start(self) -> None:
         """Listen, and go for the victims."""
@@ -85,10 +127,12 @@ class Loner(FullNode):
 
     def _addresses(self) -> list[PeerRecord]:
         now = int(self.runtime.wall_time())
-        return [
+        found = [
             PeerRecord(node_id=other.node_id, ip=to_wire(other.ip), port=other.port, last_seen=now)
-            for other in self._random.sample(self._others, len(self._others))
+            for other in self._others
         ]
+        found += [record.replace(last_seen=now) for record in self._invented]
+        return self._random.sample(found, len(found))
 
     async def _besiege(self) -> None:
         while True:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from ...network.messages import PeerRecord
 from ...node import FullNode
-from ..adversaries import Loner
+from ..adversaries import Loner, invented, turn
 from ..checks import Checks
 from ..host import Host
 from ..result import LIVENESS
 from ..scenario import scenario
 from ..world import World
-from .setting import draw_link, make_chain, make_hosts
+from .setting import draw_link, draw_transport, make_chain, make_hosts
 
 __all__ = ["eclipse"]
 
@@ -27,48 +29,57 @@ async def eclipse(
     honest: int = 10,
     hostile: int = 40,
     validators: int = 4,
-    seconds: float = 60.0,
+    seconds: float = 40.0,
 ) -> None:
     """The last of the `honest` hosts is the victim. The hostile ones share a few networks or have
-    one each, dial it, tell it of each other alone, and serve the genesis block or a short fork
-    that one of the validators makes. It is restarted (or killed) half-way."""
+    one each, dial it, tell it of each other and of addresses that nobody has, and serve the genesis
+    block, a short fork that one of the validators makes, or a head that is only claimed. A quarter
+    of them behave as all do until just before or after the victim is restarted (or killed), with
+    what its disk has kept, half-way; then they answer nothing any more."""
     random = world.random
     block_time = random.choice((3, 6))
     keys, _ = make_chain(world, validators=validators, block_time=block_time)
     world.link = draw_link(world)
     outbound = random.choice((2, 3, 4))
-    hosts = make_hosts(
-        world,
-        honest - 1,
-        keys[1:],
-        transport="plaintext",
-        target_outbound=outbound,
-        max_peers=honest + outbound,
-        discovery_interval=5.0,
-    )
+    transport = draw_transport(world)
+    usual: dict[str, Any] = {
+        "transport": transport,
+        "target_outbound": outbound,
+        "discovery_interval": 5.0,
+    }
+    hosts = make_hosts(world, honest - 1, keys[1:], max_peers=honest + outbound, **usual)
     victim = world.add_host(
         "victim",
         bootstrap=random.sample(hosts, random.randint(1, 2)),
-        settings={
-            "transport": "plaintext",
-            "target_outbound": outbound,
-            "max_peers": random.choice((8, 12, 20)),
-            "discovery_interval": 5.0,
-        },
+        settings={**usual, "max_peers": random.choice((8, 12, 20))},
     )
     further = random.sample(hosts, random.choice((0, 0, 0, 2)))
     networks = random.choice((2, 8, hostile))
     forkers = random.choice((0, 1))
+    boasters = random.choice((0, hostile // 4))
+    turncoats = random.choice((0, hostile // 4))
+    nowhere = invented(random, random.choice((0, 100)))
     hostiles: list[Host] = []
     for number in range(hostile):
+        loyal = number >= hostile - turncoats
         hostiles.append(
             world.add_host(
                 f"hostile{number}",
                 ip=f"{150 + number % networks}.77.{number}.9",
                 honest=False,
+                bootstrap=[victim, random.choice(hosts)],
                 validator=keys[0] if number < forkers else None,
-                settings={"transport": "plaintext", "discovery": False, "max_peers": 60},
-                factory=_maker(victim, further, hostiles),
+                settings={
+                    "transport": transport,
+                    "discovery": False,
+                    "max_peers": 60,
+                    "target_outbound": 2,
+                },
+                factory=None
+                if loyal
+                else _maker(
+                    victim, further, hostiles, nowhere, boasts=forkers <= number < boasters
+                ),
             )
         )
     first = random.random() < 0.5
@@ -79,28 +90,49 @@ async def eclipse(
         await world.start([victim])
     else:
         await world.start([victim])
-        await asyncio.sleep(random.uniform(0, 20))
+        await asyncio.sleep(random.uniform(0, 10))
         await world.start(hostiles, over=random.uniform(0, 5))
     await asyncio.sleep(seconds / 2)
     _count(check, victim, "before")
+    before = random.random() < 0.5
+    if before:
+        _turn(hostiles[hostile - turncoats :])
+        await asyncio.sleep(seconds / 4)
     how = random.choice(("orderly", "killed", "silent"))
     if how == "orderly":
         await victim.stop()
     else:
         await victim.crash(silent=how == "silent")
-    await asyncio.sleep(random.choice((0.1, 5.0, 30.0)))
+    await asyncio.sleep(random.choice((0.1, 5.0, 20.0)))
     await victim.restart()
-    await asyncio.sleep(seconds / 2)
+    await asyncio.sleep(seconds / 4)
+    if not before:
+        _turn(hostiles[hostile - turncoats :])
+    await asyncio.sleep(seconds / 4)
     await check.recovered()
     _count(check, victim, "after")
+    check.metrics["turncoats"] = float(turncoats)
 
 
-def _maker(victim: Host, further: list[Host], hostiles: list[Host]) -> Callable[[Host], FullNode]:
+def _maker(
+    victim: Host,
+    further: list[Host],
+    hostiles: list[Host],
+    nowhere: Sequence[PeerRecord],
+    *,
+    boasts: bool,
+) -> Callable[[Host], FullNode]:
     def make(host: Host) -> FullNode:
         random = host.world.seeded_random("hostile", host.name)
-        return Loner(host, [victim, *further], hostiles, random)
+        return Loner(host, [victim, *further], hostiles, random, invented=nowhere, boasts=boasts)
 
     return make
+
+
+def _turn(turncoats: list[Host]) -> None:
+    for host in turncoats:
+        if host.node is not None:
+            turn(host.node)
 
 
 def _count(check: Checks, victim: Host, when: str) -> None:

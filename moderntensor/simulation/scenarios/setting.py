@@ -14,14 +14,21 @@ __all__ = ["draw_link", "draw_transport", "make_chain", "make_hosts"]
 
 
 def make_chain(
-    world: World, *, validators: int, accounts: int = 12, block_time: int = 6, max_reorg: int = 128
+    world: World,
+    *,
+    validators: int,
+    accounts: int = 12,
+    block_time: int = 6,
+    max_reorg: int = 128,
+    missed: int = 0,
 ) -> tuple[list[KeyPair], list[KeyPair]]:
-    """Give `world` a chain that begins now; the keys of its validators and of funded accounts."""
+    """Give `world` a chain that begins now, or so many slots ago, all of which were missed; the
+    keys of its validators and of funded accounts."""
     keys, users = demo_keys(validators, "validator"), demo_keys(accounts)
     world.config = demo_config(
         users,
         keys,
-        timestamp=int(world.wall_time()),
+        timestamp=int(world.wall_time()) - missed * block_time,
         block_time=block_time,
         max_reorg_depth=max_reorg,
     )
