@@ -49,6 +49,7 @@ class Discovery:
         self._next_ask = 0.0
         self._asking: TokenBucket | None = None
         self._pace: TokenBucket | None = None
+        self._returning = 0  # places kept for anchors that will have us in a moment
 
     def wake(self) -> None:
         """Something changed: a peer came or went, an address was learned."""
@@ -116,14 +117,29 @@ class Discovery:
                 host.tasks.start(self._return_to(anchor), f"returning to {address}")
 
     async def _return_to(self, anchor: Anchor) -> None:
+        """Who is there and turns us away has heard from us too lately, before we were restarted:
+        its place is kept until it will listen, or those who are at hand would have them all."""
         try:
             await self._reach(anchor.host, anchor.port, anchor.node_id)
         except NetworkError as error:
             logger.info("could not return to a peer of the last run: %s", error)
+            if not (isinstance(error, ConnectError) and isinstance(error.__cause__, NetworkError)):
+                return
+        else:
+            return
+        self._returning += 1
+        try:
+            await asyncio.sleep(self._host.config.redial_interval)
+        finally:
+            self._returning -= 1
+        try:
+            await self._reach(anchor.host, anchor.port, anchor.node_id)
+        except NetworkError as error:
+            logger.info("could not return to a peer of the last run, again: %s", error)
 
     def _dial(self, now: float) -> None:
         host = self._host
-        count = min(self._missing(), DIAL_CONCURRENCY - len(self._dialer))
+        count = min(self._missing() - self._returning, DIAL_CONCURRENCY - len(self._dialer))
         if count <= 0:
             return
         groups = [netgroup(peer.host_address) for peer in host.table if peer.outbound]

@@ -178,6 +178,35 @@ def test_a_loner_dials_its_victim_and_tells_of_its_like() -> None:
     world.run(main)
 
 
+def test_who_is_restarted_at_once_keeps_a_place_for_its_peers_of_before() -> None:
+    # They turn away who has dialled them within the last half minute; others are at hand.
+    world = world_of()
+    world.settings = NodeConfig(transport="plaintext", target_outbound=1, discovery_interval=5.0)
+
+    async def main(world: World) -> None:
+        good = world.add_host("good")
+        victim = world.add_host("victim", bootstrap=[good])
+        hostiles: list[Host] = []
+
+        def make(host: Host) -> FullNode:
+            return Loner(host, [victim], hostiles, world.seeded_random(host.name))
+
+        hostiles += [world.add_host(f"h{i}", honest=False, factory=make) for i in range(3)]
+        await world.start([good, victim])
+        await asyncio.sleep(1)
+        await world.start(hostiles)
+        await asyncio.sleep(10)
+        await victim.crash()
+        victim.bootstrap = []
+        await victim.restart()
+        await asyncio.sleep(60)
+        assert victim.node is not None
+        dialled = [peer for peer in victim.node.p2p.peers.values() if peer.outbound]
+        assert [peer.node_id for peer in dialled] == [good.node_id]
+
+    world.run(main)
+
+
 def test_boasts_and_invented_addresses_are_told() -> None:
     world = world_of()
 
