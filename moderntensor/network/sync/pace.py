@@ -9,7 +9,7 @@ from typing import Final
 TARGET_SECONDS: Final = 1.0
 LATENCY_MOST: Final = 2.0  # seconds that a peer's line is granted, however late its PONGs are
 MOVING_SHARE: Final = 0.3  # weight of the newest measurement in a peer's capacity
-GROWTH: Final = 2  # times what was delivered is asked for next, at most
+GROWTH: Final = 4  # times what was delivered is asked for next, at most: few small requests
 
 
 class Capacity:
