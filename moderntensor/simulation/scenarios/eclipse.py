@@ -29,7 +29,7 @@ async def eclipse(
     honest: int = 10,
     hostile: int = 40,
     validators: int = 4,
-    seconds: float = 40.0,
+    seconds: float = 30.0,
 ) -> None:
     """The last of the `honest` hosts is the victim. The hostile ones share a few networks or have
     one each, dial it, tell it of each other and of addresses that nobody has, and serve the genesis
