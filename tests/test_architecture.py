@@ -20,6 +20,7 @@ FLOORS = [
     "wire",
     "storage",
     "blockchain",
+    "client",
     "network",
     "node",
     "simulation",
