@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Final
+from typing import ClassVar, Final
 
 from ..errors import StorageError
 
@@ -18,9 +18,13 @@ DRAIN_SECONDS: Final = 30.0  # far above any transaction of ours; a leaked one m
 class Gate:
     """Counts open transactions by thread; lets one writer in; drains and closes."""
 
+    # What `fork` has made of the process that began: told by the system once, where asking for the
+    # process id at each transaction costs as much as reading a small value.
+    _generation_now: ClassVar[int] = 0
+
     def __init__(self, name: str) -> None:
         self._name = name
-        self._pid = os.getpid()
+        self._generation = Gate._generation_now
         self._changed = threading.Condition(threading.Lock())
         self._readers: dict[int, int] = {}
         self._writer: int | None = None
@@ -111,5 +115,13 @@ class Gate:
     def _check_open(self) -> None:
         if self._closed:
             raise StorageError(f"{self._name}: the store is closed")
-        if os.getpid() != self._pid:
+        if Gate._generation_now != self._generation:
             raise StorageError(f"{self._name}: the store was opened by the parent process")
+
+
+def _forked() -> None:
+    Gate._generation_now += 1
+
+
+if hasattr(os, "register_at_fork"):  # where processes fork at all
+    os.register_at_fork(after_in_child=_forked)

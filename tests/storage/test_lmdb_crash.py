@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from hashlib import sha256
 from pathlib import Path
@@ -118,6 +119,34 @@ except StorageError as error:
             txn.put("b", b"still", b"mine")
             assert txn.range("a") == rows
     assert run_child(code, path) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_forked_process_may_not_use_what_its_parent_has_open(tmp_path: Path) -> None:
+    code = """
+import os
+from pathlib import Path
+from helpers.storage import open_test_store
+from moderntensor.errors import StorageError
+
+store = open_test_store(Path(sys.argv[1]))
+child = os.fork()
+if not child:
+    for begin in (store.read, store.write):
+        try:
+            with begin():
+                print("let in")
+        except StorageError as error:
+            print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+with store.read() as txn:
+    print("goes on", txn.get("b", b"head"))
+"""
+    lines = run_child(code, tmp_path / "store").splitlines()
+    assert len(lines) == 3
+    assert all("opened by the parent process" in line for line in lines[:2])
+    assert lines[2] == "goes on None"
 
 
 def test_the_same_process_cannot_open_it_twice(tmp_path: Path) -> None:
