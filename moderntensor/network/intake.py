@@ -116,33 +116,22 @@ class Intake:
         self._runtime = runtime
         self._decoder = peer.connection.decoder
         self._now = runtime.loop_time()
-        self._table: dict[int, Callable[[framing.Frame], None]] = {
-            **{
-                int(kind): self._on_request if kind.name.startswith("GET_") else self._on_reply
-                for kind in MessageType
-            },
-            int(MessageType.HELLO): self._on_second_hello,
-            int(MessageType.PING): self._on_ping,
-            int(MessageType.PONG): self._on_pong,
-            int(MessageType.DISCONNECT): self._on_disconnect,
-            int(MessageType.HEADERS): self._on_headers,
-        }
         self._decoder.frames_left = FRAMES_PER_TURN
 
     def on_frames(self, frames: list[framing.Frame]) -> None:
         """Called by the connection with what one read completed, or the first of it."""
         self._decoder.frames_left = FRAMES_PER_TURN
         self._now = self._runtime.loop_time()
-        peer, table = self._peer, self._table
+        peer = self._peer
         try:
             for kind, run in _runs(frames):
                 decode = _NEWS.get(kind)
                 if decode is not None:  # what may come in floods
                     self._take_news(kind, decode, run)
                 else:
-                    take = table[kind]
+                    take = _TAKERS[kind]
                     for frame in run:
-                        take(frame)
+                        take(self, frame)
                 if peer.closed:
                     return
         except ProtocolViolationError as error:
@@ -244,3 +233,16 @@ class Intake:
         reply = self._requests.deliver(_KINDS[frame.type], frame.payload)
         if reply is not None:
             self._put(frame.type, reply, len(frame.payload))
+
+
+_TAKERS: Final[dict[int, Callable[[Intake, framing.Frame], None]]] = {
+    **{
+        int(kind): Intake._on_request if kind.name.startswith("GET_") else Intake._on_reply
+        for kind in MessageType
+    },
+    int(MessageType.HELLO): Intake._on_second_hello,
+    int(MessageType.PING): Intake._on_ping,
+    int(MessageType.PONG): Intake._on_pong,
+    int(MessageType.DISCONNECT): Intake._on_disconnect,
+    int(MessageType.HEADERS): Intake._on_headers,
+}
