@@ -36,6 +36,10 @@ class KnownSet:
     def __len__(self) -> int:
         return len(self._hashes)
 
+    def has_all(self, items: dict[bytes, None]) -> bool:
+        """Whether each of `items` is in it."""
+        return items.keys() <= self._hashes.keys()
+
     def add(self, item: bytes) -> bool:
         """The other side has `item`, by us or otherwise; False if that was known."""
         hashes = self._hashes

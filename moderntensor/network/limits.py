@@ -232,14 +232,15 @@ TRANSACTION_FULL_SIZE = 4096  # go-ethereum txMaxBroadcastSize: larger ones are 
 # To so many peers at least, else to the square root of them (go-ethereum), a transaction of our own
 # goes whole. The bytes of four whole ones from everybody came to everybody four times.
 TRANSACTION_PUSH_MIN = 4
-# To so many peers one of somebody else goes by hash without delay: each hop about trebles those who
+# To so many peers one of somebody else goes by hash without delay: each hop about doubles those who
 # have it, and whoever is left out hears of it later.
-RELAY_FEW = 3
-# Seconds in which what is to be relayed is gathered for one message after the last, and until the
-# others are told, at most: Bitcoin Core waits 2 s for outbound peers, on average. Nearly all nodes
-# have it from the few by then; a message for each single transaction is what costs, here and there.
+RELAY_FEW = 2
+# Seconds in which what is to be relayed is gathered for one message after the last.
 RELAY_PAUSE = 0.3
-RELAY_LATER = 3.0
+# Seconds until the others are told, at most, and at least an eighth of that: Bitcoin Core waits 2 s
+# for outbound peers, on average. Nearly all nodes have it from the few by then, and of those around
+# whoever was left out one is soon due; what costs is a message for each transaction.
+RELAY_LATER = 8.0
 LATER_TRANSACTIONS = 2048  # that wait for that; one message's worth
 # A compact block to so many at least, else to the square root: with four of them the last hops of
 # a network of 1,000 took two more round trips.

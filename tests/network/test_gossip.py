@@ -158,6 +158,12 @@ async def test_what_others_made_goes_by_hash_to_a_few_and_later_to_the_rest(
         assert told(first) == 1 + RELAY_FEW
         teller.send(NewTransactionMessage(transactions=(second.encode(),)))
         await until(lambda: told(second) == 1 + RELAY_FEW)
+        # Whoever is told of the one is told of what waits in the same message.
+        assert all(
+            first.hash in peer.known_transactions
+            for peer in node.table
+            if second.hash in peer.known_transactions
+        )
         node.gossip.transactions._flush_later()  # its time has come
         assert told(first) == told(second) == len(peers)
         heard: list[int] = []

@@ -80,7 +80,7 @@ class TransactionGossip:
         while True:
             await self._wake_later.wait()
             self._wake_later.clear()
-            await asyncio.sleep(RELAY_LATER * (0.5 + self._host.runtime.random.random() / 2))
+            await asyncio.sleep(self._host.runtime.random.uniform(RELAY_LATER / 8, RELAY_LATER))
             self._flush_later()
 
     async def look_after_pool(self) -> None:
@@ -131,18 +131,17 @@ class TransactionGossip:
 
     def _flush(self) -> None:
         """What others made goes by hash, so that everybody gets it once: to a few peers now, to
-        the rest a little later, when most of those have it and have said so."""
+        the rest a little later, when most of those have it and have said so. Those few are told
+        of what waits for that as well, which saves a message."""
         outgoing, self._outgoing = self._outgoing, {}
-        peers = [
-            peer
-            for peer in self._peers()
-            if not all(tx_hash in peer.known_transactions for tx_hash in outgoing)
-        ]
+        peers = [peer for peer in self._peers() if not peer.known_transactions.has_all(outgoing)]
+        news = self._later | outgoing
+        few = peers
         if len(peers) > RELAY_FEW:
-            self._host.runtime.random.shuffle(peers)
-            self._later |= outgoing
+            few = self._host.runtime.random.sample(peers, RELAY_FEW)
+            self._later = news
             self._wake_later.set()
-        self._tell(peers[:RELAY_FEW], outgoing)
+        self._tell(few, news)
         if len(self._later) > LATER_TRANSACTIONS:
             self._flush_later()
 
@@ -151,7 +150,7 @@ class TransactionGossip:
         self._tell(self._peers(), later)
 
     def _peers(self) -> list[Peer]:
-        return [peer for peer in self._host.table if not peer.closed]
+        return [peer for peer in self._host.table if not peer.connection.closing]
 
     def _tell(self, peers: Iterable[Peer], hashes: Iterable[bytes]) -> None:
         """Announce to each of them what it does not know."""
