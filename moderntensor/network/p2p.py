@@ -51,13 +51,14 @@ from .reputation import Reputation
 from .serving import Server
 from .state_file import Directory
 from .tasks import TaskSet
+from .traffic import Traffic
 
 __all__ = ["P2PNode"]
 
 logger = logging.getLogger(__name__)
 
 _TICKS = 4.0  # upkeep per ping interval or timeout, whichever is shorter
-_TICK_MAX = 1.0
+_TICK_MAX = 2.0
 
 
 class P2PNode:
@@ -125,6 +126,7 @@ class P2PNode:
             at = parse_node_address(address)
             self.book.add_bootstrap(at.host, at.port, at.node_id)
         self.budget = ByteBudget(self.config)
+        self.traffic = Traffic()
         self.bans = Bans(self.runtime)
         self.reputation = Reputation(self.config, self.runtime, self.bans, peers=lambda: self.table)
         self.ban_keeper = (
