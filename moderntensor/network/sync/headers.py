@@ -1,10 +1,11 @@
 """The header stage: from the fork to the best claimed head, checked and stored as pending.
 
-One peer, the leader, answers a locator (so the fork is known) and a skeleton: every n-th header
-up to its head. The ranges between are then asked of all peers, each pinned to the skeleton's hash
-at its end. A hash fixes everything below it, so that it is always clear who was false: a range
-that breaks a rule or does not end in its pin convicts its supplier, who said that the pin is on
-its chain; a good range that does not begin where the skeleton says convicts the leader.
+One peer, the leader, answers a locator (so the fork is known; of several who are asked one after
+the other it is the first that answers) and a skeleton: every n-th header up to its head. The ranges
+between are then asked of all peers, each pinned to the skeleton's hash at its end. A hash fixes
+everything below it, so that it is always clear who was false: a range that breaks a rule or does
+not end in its pin convicts its supplier, who said that the pin is on its chain; a good range that
+does not begin where the skeleton says convicts the leader.
 
 Where the leader claims to have a checkpoint, signatures up to there are not checked: the
 checkpoint's hash covers them. Until the candidate has reached it they are provisional, and the
@@ -16,6 +17,7 @@ turns out to have another one, signatures are checked as well.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Final, cast
 
 from ...backend import headers as engine
@@ -25,9 +27,10 @@ from ..messages import GetHeadersMessage, HeadersMessage, Status
 from ..offences import Offence
 from .context import SyncContext
 from .header_checks import FutureHeaders, HeaderChecker, SkeletonFalse, bad_signature, covered_to
+from .leaders import OUTCOMES, first_answer, judge
 from .segments import SegmentJob
 from .settle import settled
-from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
+from .source import Claim, Kind, Misbehaviour, Refused, Source
 from .window import Unobtainable, Window
 
 HeaderBatch = engine.HeaderBatch
@@ -85,13 +88,8 @@ class HeaderStage:
                 self._meter.waiting = None
                 continue
             self._meter.target_height = max(self._meter.current_height, self._end_of(target))
-            self._trusted_to = covered_to(self._chain, self._end_of(target))
-            provisional = self._chain.provisional_height()
-            if provisional is not None and provisional > self._trusted_to:
-                # This chain does not lead to what would cover them.
-                await self._confirm()
-                continue
-            await self._follow(target)
+            if await self._covers(target):
+                await self._follow(target)
         self.complete = True
         self.grown.set()
 
@@ -131,34 +129,39 @@ class HeaderStage:
                 await settled(self._runtime.run_writer(self._chain.drop_pending, height))
                 return False
 
+    async def _covers(self, target: Claim) -> bool:
+        """Whether this chain leads to what covers all that is provisional; else that is checked."""
+        self._trusted_to = covered_to(self._chain, self._end_of(target))
+        provisional = self._chain.provisional_height()
+        if provisional is not None and provisional > self._trusted_to:
+            await self._confirm()
+            return False
+        return True
+
     def _reached(self) -> bool:
         return self._limit is not None and self._chain.header_head.height >= self._limit
 
     async def _follow(self, target: Claim) -> None:
-        """One locator answer of the leader, then everything up to the last pin."""
-        leader = target.source
+        """One locator answer of a leader, then everything up to the last pin."""
+        locator = await self._runtime.run(self._chain.locator, "pending")
+        request = GetHeadersMessage(max_headers=self._per_request, locator=locator)
+        height = self._chain.header_head.height
+        led = await first_answer(
+            self._pool, target, height, lambda source: self._ask(source, request)
+        )
+        if led is None:
+            return
+        target, reply = led
+        if not await self._covers(target):
+            return
         try:
-            anchor = await self._lead(target)
+            anchor = await self._lead(target, locator, reply)
             if anchor is not None:
                 await self._fill(target, anchor)
-        except Unanswered:
-            # It rests: another leader, if there is one. That we left other headers for its chain,
-            # which it then does not show, must not go on for ever.
-            if leader.owed_height > self._chain.header_head.height:
-                self._pool.broke_claim(leader)
-            leader.owed_height = 0
-        except Refused:
-            self._pool.broke_claim(leader, target.hash)
-        except UnknownParentError:
-            self._pool.dismiss(leader)  # we have let go meanwhile of what they stand on
-        except FutureHeaders:
-            self._pool.dismiss(leader, hopeless=True)
-        except FinalityError as error:
-            self._pool.part(leader, Offence.FORKS_TOO_DEEP, str(error))
-        except Misbehaviour as fault:
-            self._pool.convict(leader, fault)
+        except OUTCOMES as fault:
+            judge(self._pool, target, fault, self._chain.header_head.height)
         else:
-            leader.owed_height = 0
+            target.source.owed_height = 0
 
     async def _ask(self, leader: Source, request: GetHeadersMessage) -> HeadersMessage:
         """A request of the leader; it may hold us up for as long as one peer may. Refused if the
@@ -173,14 +176,12 @@ class HeaderStage:
         )
         return reply
 
-    async def _lead(self, target: Claim) -> Anchor | None:
+    async def _lead(
+        self, target: Claim, locator: Collection[bytes], reply: HeadersMessage
+    ) -> Anchor | None:
         """The first headers after the fork, stored. Returns their last one, or None where the
         leader's chain goes no further."""
         leader = target.source
-        locator = await self._runtime.run(self._chain.locator, "pending")
-        reply = await self._ask(
-            leader, GetHeadersMessage(max_headers=self._per_request, locator=locator)
-        )
         batch = HeaderBatch(reply.headers)
         if batch.previous_hash(0) not in locator:
             raise Misbehaviour(Offence.BAD_HEADER, "headers on none that we asked about")

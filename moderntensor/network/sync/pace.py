@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 # The target round trip: a request asks for what its peer delivers in about so long, beside what
@@ -9,6 +10,7 @@ from typing import Final
 TARGET_SECONDS: Final = 1.0
 LATENCY_MOST: Final = 2.0  # seconds that a peer's line is granted, however late its PONGs are
 MOVING_SHARE: Final = 0.3  # weight of the newest measurement in a peer's capacity
+SILENT_MOST: Final = 8  # peers in a row that did not answer: then the line may be slow
 GROWTH: Final = 4  # times what was delivered is asked for next, at most: few small requests
 
 
@@ -66,17 +68,27 @@ class Patience:
     """How long one peer may hold up all the rest: doubles each time that it runs out, so that a
     slow line does not purge everyone, and shrinks again while all goes well."""
 
-    __slots__ = ("_least", "_most", "seconds")
+    __slots__ = ("_least", "_most", "_silent", "seconds")
 
     def __init__(self, least: float, most: float) -> None:
         self._least = least
         self._most = most
+        self._silent: set[object] = set()  # at this patience
         self.seconds = least
 
     def ran_out(self) -> None:
         """Wait twice as long the next time."""
+        self._silent.clear()
         self.seconds = min(self._most, self.seconds * 2)
+
+    def ran_out_for(self, who: object, others: Collection[object]) -> None:
+        """Wait longer only once it ran out for all who may be asked, or for many, while nobody
+        answered: a few that are silent say nothing about our line."""
+        self._silent.add(who)
+        if len(self._silent) >= SILENT_MOST or self._silent.issuperset(others):
+            self.ran_out()
 
     def served(self) -> None:
         """An answer came in time."""
+        self._silent.clear()
         self.seconds = max(self._least, self.seconds * 0.85)

@@ -23,6 +23,7 @@ MAX_DISMISSED: Final = 64  # claims remembered as dismissed, per peer
 MAX_BROKEN_CLAIMS: Final = 3  # claims not kept until a peer is useless,
 MOVED_CLAIM: Final = 0.25  # as much of one counts where the claim has changed meanwhile,
 BROKEN_CLAIM_PAUSES: Final = 12  # if no more than so many dismissals' time lay between them
+PASSED_PAUSES: Final = 6  # dismissals' time until one that was too slow a leader is tried again
 BUSY_REQUESTS: Final = 4  # requests' time of nothing but "busy" until a peer serves nothing
 SILENT_REQUESTS: Final = 2  # requests' time without an answer until a peer serves nothing
 POLL_SECONDS: Final = 1.0  # claims move with announcements and PONGs, which nobody reports
@@ -139,6 +140,11 @@ class PresentSources:
         """Ask this peer nothing for a while; others are looked for at once."""
         source.rests_until = self.now() + min(seconds, MAX_REST_SECONDS)
         self.notify()
+
+    def passed_over(self, source: Source) -> None:
+        """Another answered a locator before this one, which is followed after others for a while:
+        no reproach."""
+        source.passed_until = self.now() + PASSED_PAUSES * self._dismissal
 
     def dismiss(self, source: Source, *, hopeless: bool = False) -> None:
         """Do not follow what this peer claims now for a while; if `hopeless`, neither follow nor

@@ -66,6 +66,7 @@ class Source:
         "hopeless_until",
         "in_flight",
         "owed_height",
+        "passed_until",
         "peer",
         "pruned",
         "rests_until",
@@ -91,6 +92,7 @@ class Source:
         self.dismissed: dict[bytes, float] = {}  # claimed hash → loop time until it may be followed
         self.hopeless_until = 0.0  # loop time; nothing that it claims can be reached before
         self.owed_height = 0  # that it has yet to show, since we left other headers for its chain
+        self.passed_until = 0.0  # loop time; others answered before it, and are followed before it
         self.pruned = False  # so it said when it last did not have something
         self.broken_claims = 0.0
         self.broken_at = 0.0  # loop time of the last of them

@@ -68,11 +68,17 @@ class SourcePool(PresentSources):
 
     def best_claim(self, above: int) -> Claim | None:
         """The highest head above `above` that a peer claims and that may be followed now."""
-        # Among equals, who delivered last; among those, any.
+        return self._best(self._claims(above))
+
+    def _best(self, claims: list[Claim]) -> Claim | None:
+        # Among equals, who is known to be fast, then who delivered last; among those, any.
+        now = self.now()
         return max(
-            self._claims(above),
+            claims,
             key=lambda claim: (
+                claim.source.passed_until <= now,
                 claim.height,
+                claim.source.capacity[Kind.HEADERS].rate or 0.0,
                 max(claim.source.delivered_at),
                 self._runtime.random.random(),
             ),
@@ -87,11 +93,13 @@ class SourcePool(PresentSources):
         self._followed_from = above
         if self._fruitless % 2 == 0:
             return self.best_claim(above)
-        return max(
-            self._claims(above),
-            key=lambda claim: (claim.source.peer.outbound, -claim.source.peer.connected_at),
-            default=None,
-        )
+        return _oldest(self._claims(above))
+
+    def other_claim(self, above: int, asked: Collection[Source]) -> Claim | None:
+        """One more claim to follow beside those of peers who were `asked` and are silent: in turn
+        of whom we have known longest and the best one."""
+        claims = [claim for claim in self._claims(above) if claim.source not in asked]
+        return _oldest(claims) if len(asked) % 2 else self._best(claims)
 
     def _claims(self, above: int) -> list[Claim]:
         now = self.now()
@@ -183,7 +191,12 @@ class SourcePool(PresentSources):
         except RequestTimeoutError:
             self.overdue(source, kind, began, before)
             self.rest(source, self.patience.seconds)
-            self.patience.ran_out()
+            if seconds is None:
+                self.patience.ran_out()
+            else:  # one of those whom a claim is asked of
+                above = self._followed_from
+                claimants = [one for one in self if one.peer.best_height > above]
+                self.patience.ran_out_for(source, claimants)
             raise Unanswered from None
         except PeerBusyError:
             self.rest(source, REST_SECONDS)
@@ -227,6 +240,14 @@ class SourcePool(PresentSources):
         """As `part`, be the peer a source or not; an error of this sync will name it."""
         self._meter.parted = f"peer {peer.address} was left: {detail}"
         super().part_from(peer, offence, detail)
+
+
+def _oldest(claims: list[Claim]) -> Claim | None:
+    return max(
+        claims,
+        key=lambda claim: (claim.source.peer.outbound, -claim.source.peer.connected_at),
+        default=None,
+    )
 
 
 def _is_dismissed(source: Source, now: float) -> bool:
