@@ -147,7 +147,11 @@ class HeaderStage:
         request = GetHeadersMessage(max_headers=self._per_request, locator=locator)
         height = self._chain.header_head.height
         led = await first_answer(
-            self._pool, target, height, lambda source: self._ask(source, request)
+            self._pool,
+            target,
+            height,
+            lambda source: self._ask(source, request),
+            self._per_request,
         )
         if led is None:
             return

@@ -10,11 +10,13 @@ from ...errors import FinalityError, UnknownParentError
 from ..messages import HeadersMessage
 from ..offences import Offence
 from .header_checks import FutureHeaders
-from .source import Claim, Misbehaviour, Refused, Source, Unanswered
+from .source import Claim, Kind, Misbehaviour, Refused, Source, Unanswered
 from .sources import SourcePool
+from .window import EARLY_LEAST, EARLY_TIMES
 
-# A locator that nobody has answered goes to one claimant more so many times within one patience:
-# each silent one costs that share of it, and as many are asked at a time.
+# A locator that nobody has answered goes to one claimant more so many times within one patience,
+# or sooner where the usual time is known: so much each silent one costs, and as many are asked at
+# a time.
 ASKED_AT_ONCE: Final = 4
 
 # What a leader's answers may come to, beside headers; all that `judge` knows.
@@ -57,9 +59,11 @@ async def first_answer(
     target: Claim,
     above: int,
     ask: Callable[[Source], Awaitable[HeadersMessage]],
+    items: int,
 ) -> tuple[Claim, HeadersMessage] | None:
     """`ask` the target, and while it is silent others who claim more than block `above`. Returns
-    the first answer and whose it is; None where all who were asked failed, each of them judged.
+    the first answer, of up to `items` headers, and whose it is; None where all who were asked
+    failed, each of them judged.
 
     Who was asked before the one that answered is forgotten without reproach, and not followed
     again for a while as long as there are others. It runs out of patience when it is the last."""
@@ -74,11 +78,9 @@ async def first_answer(
                 asked[asyncio.ensure_future(ask(more.source))] = more
             if not asked:
                 return None
-            await asyncio.wait(
-                asked,
-                timeout=pool.patience.seconds / ASKED_AT_ONCE,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            early = max(EARLY_LEAST, EARLY_TIMES * pool.usual_seconds(Kind.HEADERS, items))
+            seconds = min(early, pool.patience.seconds / ASKED_AT_ONCE)
+            await asyncio.wait(asked, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             earlier: list[Source] = []
             for task, claim in tuple(asked.items()):  # in the order of asking
                 if not task.done():
