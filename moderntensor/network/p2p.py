@@ -58,7 +58,7 @@ __all__ = ["P2PNode"]
 logger = logging.getLogger(__name__)
 
 _TICKS = 4.0  # upkeep per ping interval or timeout, whichever is shorter
-_TICK_MAX = 2.0
+_TICK_MAX = 1.0
 
 
 class P2PNode:
