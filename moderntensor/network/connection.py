@@ -16,6 +16,7 @@ from ..errors import (
 from .addresses import canonical
 from .channel import Channel, PlaintextChannel
 from .send_queue import WRITE_HIGH, WRITE_LIMIT, WRITE_STALL, SendQueue
+from .traffic import Flow
 
 __all__ = [
     "CLOSE_BYTES",
@@ -88,8 +89,9 @@ class Connection(asyncio.BufferedProtocol):
         write_limit: int = WRITE_LIMIT,
         write_stall: float = WRITE_STALL,
         close_timeout: float = CLOSE_TIMEOUT,
+        sent: Flow | None = None,
     ) -> None:
-        """Must be called while the loop runs. Times in seconds, limits in bytes."""
+        """Must be called while the loop runs. Times in seconds, limits in bytes; `sent` counts."""
         self.decoder = decoder
         self.channel = channel if channel is not None else PlaintextChannel(decoder)
         self.frame_time = frame_time
@@ -119,6 +121,7 @@ class Connection(asyncio.BufferedProtocol):
             limit=write_limit,
             stall=write_stall,
             on_stalled=self._stalled,
+            sent=sent,
         )
 
         self._frame_started: float | None = None

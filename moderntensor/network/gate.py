@@ -52,6 +52,7 @@ class Gate:
         self._node = host
         self.runtime: Runtime = host.runtime
         self.config: NodeConfig = host.config
+        self.traffic = host.traffic
         self.identity = host.identity
         # Every open socket in order of opening; of those, who dialled us and has said no HELLO.
         self._connections: dict[Handshake, None] = {}

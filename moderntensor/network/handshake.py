@@ -36,6 +36,7 @@ from .peer import Peer
 from .protocol import PROTOCOL_VERSION
 from .purpose import Purpose
 from .secure import SecureChannel, looks_like
+from .traffic import Traffic
 
 __all__ = ["Handshake", "HandshakeHost", "check_hello"]
 
@@ -91,6 +92,7 @@ class HandshakeHost(Protocol):
 
     config: NodeConfig
     runtime: Runtime
+    traffic: Traffic
     identity: NodeIdentity | None
     """Its key; None only where `config.transport` is plaintext."""
 
@@ -154,6 +156,7 @@ class Handshake:
             on_error=self._on_error,
             on_closed=self._on_closed,
             write_stall=host.config.send_stall_timeout,
+            sent=host.traffic.sent,
         )
         # Until when HELLO must be complete; set when the socket is open.
         self.deadline: asyncio.TimerHandle | None = None
@@ -205,6 +208,7 @@ class Handshake:
         if self.peer is not None:
             self.peer.on_frames(frames)
             return
+        self._host.traffic.received.add(MessageType.HELLO, 1, len(frames[0].payload))
         try:
             theirs = HelloMessage.decode(frames[0].payload)
         except DecodeError as error:

@@ -36,6 +36,7 @@ from .rates import PeerRates
 from .reading import Reading
 from .requests import RequestTable
 from .serving_queue import ServingQueue
+from .traffic import Traffic
 
 __all__ = ["Intake"]
 
@@ -104,6 +105,7 @@ class Intake:
         inbox: Inbox[Any],
         reading: Reading,
         runtime: Runtime,
+        traffic: Traffic,
     ) -> None:
         self._peer = peer
         self._handlers = router.handlers
@@ -114,6 +116,8 @@ class Intake:
         self._inbox = inbox
         self._reading = reading
         self._runtime = runtime
+        self._traffic = traffic
+        self._received = traffic.received
         self._decoder = peer.connection.decoder
         self._now = runtime.loop_time()
         self._decoder.frames_left = FRAMES_PER_TURN
@@ -131,6 +135,7 @@ class Intake:
                 else:
                     take = _TAKERS[kind]
                     for frame in run:
+                        self._received.add(kind, 1, len(frame.payload))
                         take(self, frame)
                 if peer.closed:
                     return
@@ -150,26 +155,32 @@ class Intake:
         self, kind: int, decode: Callable[[bytes], Message], run: Iterable[framing.Frame]
     ) -> None:
         if self._rates.wait(kind, self._now):
-            self._refuse(kind, sum(1 for _ in run))
+            sizes = [len(frame.payload) for frame in run]
+            self._received.add(kind, len(sizes), sum(sizes))
+            self._refuse(kind, len(sizes))
             return
         handlers, inbox = self._handlers[kind], self._inbox
         at_once = self._at_once.get(kind)
         count = size = 0
-        for frame in run:
-            payload = frame.payload
-            message = decode(payload)
-            count += 1
-            size += len(payload)
-            if at_once is not None and inbox.idle and inbox.attempt(at_once, message):
-                if self._peer.closed:  # it was dropped for that: what came along is not looked at
-                    return
-                continue
-            if handlers:
-                inbox.put(handlers, message, OBJECT_BYTES + OBJECT_FACTOR * len(payload))
+        try:
+            for frame in run:
+                payload = frame.payload
+                count += 1
+                size += len(payload)
+                message = decode(payload)
+                if at_once is not None and inbox.idle and inbox.attempt(at_once, message):
+                    if self._peer.closed:  # dropped for that: what came along is not looked at
+                        return
+                    continue
+                if handlers:
+                    inbox.put(handlers, message, OBJECT_BYTES + OBJECT_FACTOR * len(payload))
+        finally:
+            self._received.add(kind, count, size)
         self._rates.spend(kind, self._now, count, size)
 
     def _refuse(self, kind: int, count: int = 1) -> None:
         """So many messages are over the rate."""
+        self._traffic.refused[kind] += count
         offence = self._rates.exceeded(kind, count)
         if offence is not None:
             self._peer.punish(offence, f"{_KINDS[kind].name} over its rate")

@@ -37,7 +37,7 @@ from .messages import (
     Request,
 )
 from .offences import Offence, offence_of_code, offence_of_frame
-from .peer_info import PeerInfo
+from .peer_info import PeerInfo, info_of
 from .purpose import Purpose
 from .rates import PeerRates
 from .reading import Reading, Why
@@ -46,6 +46,7 @@ from .requests import RequestTable
 from .serving_queue import ServingQueue
 from .tasks import TaskSet
 from .text import printable
+from .traffic import Traffic
 
 __all__ = ["Peer", "PeerHost", "PeerInfo"]
 
@@ -58,6 +59,7 @@ class PeerHost(Protocol):
     config: NodeConfig
     runtime: Runtime
     budget: ByteBudget
+    traffic: Traffic
     reputation: Reputation
     router: Router[Peer]
     tasks: TaskSet
@@ -130,11 +132,14 @@ class Peer:
             host.runtime,
             max_inflight=hello.max_inflight,
             max_per_type=hello.max_per_type,
+            traffic=host.traffic,
         )
         self._reading = Reading(self, host.runtime)
         self._inbox = Inbox(self, self._reading, self.on_read)
         self._account = host.budget.open(self)
-        self._serving = ServingQueue(self, self._account, host.router, host.config, host.runtime)
+        self._serving = ServingQueue(
+            self, self._account, host.router, host.config, host.runtime, host.traffic
+        )
         self._rates = PeerRates(host.config.rate_limits, now)
         self._heartbeat = Heartbeat(self, host.config, host.runtime)
         self._logs = LogLimit(LOGS_PER_SECOND, LOGS_BURST, now)
@@ -150,6 +155,7 @@ class Peer:
             self._inbox,
             self._reading,
             host.runtime,
+            host.traffic,
         ).on_frames
         connection.on_pending = self.settle
 
@@ -182,32 +188,15 @@ class Peer:
         return self._heartbeat.minimum
 
     @property
+    def connected_for(self) -> float:
+        """Seconds since its handshake."""
+        return self._runtime.loop_time() - self.connected_at
+
+    @property
     def info(self) -> PeerInfo:
         """All that is known of it now."""
-        connection = self.connection
-        return PeerInfo(
-            address=self.address,
-            node_id=self.node_id,
-            outbound=self.outbound,
-            purpose=self.purpose,
-            user_agent=self.user_agent,
-            capabilities=tuple(sorted(self.capabilities)),
-            listen_address=self.listen_address,
-            best_height=self.best_height,
-            best_hash=self.best_hash,
-            earliest_height=self.earliest_height,
-            latency=self.latency,
-            min_latency=self.min_latency,
-            connected_for=self._runtime.loop_time() - self.connected_at,
-            bytes_sent=connection.bytes_sent,
-            bytes_received=connection.bytes_received,
-            messages_sent=connection.frames_sent,
-            messages_received=connection.frames_received,
-            requests_in_flight=self._requests.in_flight,
-            requests_timed_out=self._requests.timeouts,
-            messages_refused=self._rates.refused,
-            busy_replies=self._serving.busy_replies,
-            bytes_held=self._account.held,
+        return info_of(
+            self, self._requests, self._rates, self._serving, self._inbox, self._account.held
         )
 
     # --- out -------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from .messages import (
 )
 from .offences import Offence
 from .reply_caps import ReplyCaps
+from .traffic import Traffic
 
 __all__ = ["RequestTable"]
 
@@ -54,6 +55,7 @@ class _Asked:
     reply_type: MessageType
     cap: int
     future: asyncio.Future[Reply]
+    asked_at: float  # loop time
     deadline: float  # loop time
     late_until: float = 0.0
 
@@ -82,10 +84,12 @@ class RequestTable:
         *,
         max_inflight: int,
         max_per_type: int,
+        traffic: Traffic,
     ) -> None:
         """Must be called while the loop runs."""
         self._send = send
         self._runtime = runtime
+        self._traffic = traffic
         self._loop = asyncio.get_running_loop()
         self._max_inflight = max_inflight
         self._max_per_type = max_per_type
@@ -137,6 +141,7 @@ class RequestTable:
                 self._free_slot(kind)
         except TimeoutError:
             self.timeouts += 1
+            self._traffic.timeouts[kind] += 1
             raise RequestTimeoutError(f"no answer to {kind.name} within {timeout:g} s") from None
 
     def _ask(self, message: Request, reply_type: MessageType, deadline: float) -> _Asked:
@@ -158,6 +163,7 @@ class RequestTable:
             reply_type,
             cap,
             self._loop.create_future(),
+            self._loop.time(),
             deadline,
         )
         self._asked[request_id] = asked
@@ -276,6 +282,7 @@ class RequestTable:
                 )
             self._forget(self._late, late)
             self.late_replies += 1
+            self._traffic.late_replies += 1
             return None
         if asked.reply_type != reply_type:
             raise ProtocolViolationError(
@@ -291,6 +298,7 @@ class RequestTable:
                 Offence.WRONG_REPLY,
             )
         self._forget(self._asked, asked)
+        self._traffic.requests.observe(asked.type, self._loop.time() - asked.asked_at)
         if not asked.future.done():
             asked.future.set_result(reply)
         return reply

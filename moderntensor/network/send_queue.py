@@ -13,6 +13,7 @@ from typing import TypeAlias
 from ..backend import framing
 from ..errors import PeerBusyError, PeerDisconnectedError
 from .channel import LARGE, Channel
+from .traffic import Flow
 
 __all__ = ["WRITE_HIGH", "WRITE_LIMIT", "WRITE_SIZE", "WRITE_STALL", "SendQueue"]
 
@@ -61,8 +62,10 @@ class SendQueue:
         limit: int,
         stall: float,
         on_stalled: Callable[[], None],
+        sent: Flow | None = None,
     ) -> None:
-        """`high` and `limit` in bytes, `stall` in seconds. Must be called while the loop runs."""
+        """`high` and `limit` in bytes, `stall` in seconds; `sent` is told what leaves. Must be
+        called while the loop runs."""
         self.bytes_sent = 0  # handed to the socket
         self.frames_sent = 0
         self.writes = 0  # coalesced writes
@@ -72,6 +75,7 @@ class SendQueue:
         self._limit = limit
         self._stall = stall
         self._on_stalled = on_stalled
+        self._sent = sent
 
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -132,7 +136,7 @@ class SendQueue:
         """Queue one frame and write it, with all that waits, unless the socket takes no more: for
         who knows that nothing follows in this turn. Raises as `put` does."""
         if len(frame) <= min(LARGE, self._limit) and not self._parts_size and self._idle():
-            self._write_alone([frame])
+            self._write_alone([frame], len(frame))
             return
         self._check(len(frame))
         self._parts_size = self._make_room(len(frame))
@@ -193,6 +197,8 @@ class SendQueue:
         if self._parts:
             frames = len(self._parts) - self._headers
             channel, size = self._channel, self._parts_size
+            if self._sent is not None:
+                self._sent.add_frames(self._parts, size, whole=not self._headers)
             if size <= (channel.slice_size if self._headers else channel.seal_limit):
                 self._groups.append((self._parts, size, frames))
             else:
@@ -226,8 +232,9 @@ class SendQueue:
         self._flush_handle = None
         if not self._full and not self._closed:
             if 0 < self._parts_size <= LARGE and not self._headers and self._idle():
-                parts, self._parts, self._parts_size = self._parts, [], 0
-                self._write_alone(parts)
+                parts, self._parts = self._parts, []
+                size, self._parts_size = self._parts_size, 0
+                self._write_alone(parts, size)
             else:
                 self._end_group()
                 self._write_out()
@@ -245,7 +252,7 @@ class SendQueue:
             and self._channel.ready
         )
 
-    def _write_alone(self, frames: list[bytes]) -> None:
+    def _write_alone(self, frames: list[bytes], size: int) -> None:
         """The short way of little, where nothing else is on its way: little enough for the
         transport to keep what the kernel does not take."""
         transport = self._transport
@@ -253,6 +260,8 @@ class SendQueue:
         self.frames_sent += len(frames)
         self.writes += 1
         self._room = 0
+        if self._sent is not None:
+            self._sent.add_frames(frames, size)
         for data in self._channel.seal(frames):
             self.bytes_sent += len(data)
             # Lent memory is copied: the transport keeps what it was given (Python 3.12 and later).

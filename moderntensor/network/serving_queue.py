@@ -27,6 +27,7 @@ from .messages import DisconnectCode, MessageCodec, MessageType, Reply, Request,
 from .offences import Offence
 from .rates import TokenBucket, retry_ms
 from .tasks import TaskSet, ends_us
+from .traffic import Traffic
 
 __all__ = ["ServingQueue", "busy_frame", "refusal"]
 
@@ -74,10 +75,12 @@ class ServingQueue(Generic[P]):
         router: Router[P],
         config: NodeConfig,
         runtime: Runtime,
+        traffic: Traffic,
     ) -> None:
         self._peer = peer
         self._account = account
         self._runtime = runtime
+        self._traffic = traffic
         self._excess = TokenBucket(BUSY_PER_SECOND, BUSY_BURST, runtime.loop_time())
         self._beyond = 0  # requests over that since the last offence
         self._router = router
@@ -91,6 +94,9 @@ class ServingQueue(Generic[P]):
         self._task: asyncio.Task[None] | None = None
         self.bytes = 0  # of memory that the requests take, roughly
         self.busy_replies = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
 
     def start(self, tasks: TaskSet) -> None:
         """Begin to answer."""
@@ -130,6 +136,7 @@ class ServingQueue(Generic[P]):
     def refuse(self, request: Request, seconds: float = 0.0) -> None:
         """Answer BUSY: ask again in `seconds`, or a little later. Raises as `put`."""
         self.busy_replies += 1
+        self._traffic.busy_replies[request.TYPE] += 1
         if self._peer.connection.write_buffer_size <= WRITE_HIGH:
             self._unread = 0
         else:
@@ -153,7 +160,10 @@ class ServingQueue(Generic[P]):
                     if self._account.over:
                         self.refuse(request)
                         continue
+                    began = self._runtime.loop_time()
                     reply = await self._reply_to(request)
+                    taken = self._runtime.loop_time() - began
+                    self._traffic.answers.observe(request.TYPE, taken)
                     unsent = (unsent + 1) % WRITE_TOGETHER
                     peer.send_frame(reply, now=unsent == 0 or not self._queue)
                     if len(reply) >= GRAIN:
