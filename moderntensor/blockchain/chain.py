@@ -17,6 +17,7 @@ from ..storage import ReadTransaction, Store, WriteTransaction
 from . import adoption, backlog, candidates, evidence, provisional, rehearsal, side, tables
 from .block import EMPTY_BODY, MAX_BLOCK_SIZE, Block
 from .branch import BranchWriter
+from .chain_counts import ChainCounts
 from .chain_reader import ChainReader
 from .chain_types import AppliedBatch, ChainHead, HeadChanged, ImportResult
 from .condemned import condemn
@@ -60,6 +61,7 @@ class Blockchain(ChainReader):
         self._runtime = runtime or Runtime()
         self._lock = threading.RLock()
         self._listeners = HeadListeners()
+        self.counts = ChainCounts()
         self._head = open_chain(store, config)
         with store.read() as txn:
             self._invalid = InvalidBlocks(txn)
@@ -389,6 +391,7 @@ class Blockchain(ChainReader):
         log.warning("%s%s", error, "" if error.body_only else "; remembered as invalid")
 
     def _publish(self, writer: BranchWriter) -> AppliedBatch:
+        self.counts.executed(len(writer.applied), writer.transactions)
         done = self._announce(writer.head, tuple(writer.applied), writer.undone)
         return done._replace(transactions=writer.transactions)
 
@@ -400,6 +403,7 @@ class Blockchain(ChainReader):
         self._note_candidate()
         reverted = tuple((undid.height, undid.hash) for undid in map(head_of, undone))
         if reverted:
+            self.counts.reorganised(len(reverted))
             log.info("reorganised: %d blocks undone, head is now %s", len(reverted), head)
         self._listeners.tell(HeadChanged(head, applied, reverted))
         return AppliedBatch(len(applied), 0, head, len(reverted))

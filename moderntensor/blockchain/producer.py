@@ -43,6 +43,8 @@ class BlockProducer:
         self.mempool: Final = mempool
         self.key: Final = key
         self._runtime = runtime or Runtime()
+        self.produced = 0
+        """Blocks made since then."""
 
     @property
     def last_slot(self) -> int | None:
@@ -82,6 +84,7 @@ class BlockProducer:
         self._claim(slot)
         signed = Block(header=block.header.sign(self.key), transactions=block.transactions)
         self.chain.import_block(signed)
+        self.produced += 1
         return signed
 
     def _choose(self, transactions: Iterable[Transaction] | None) -> tuple[list[Transaction], bool]:

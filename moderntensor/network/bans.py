@@ -162,6 +162,11 @@ class Bans:
             key=lambda ban: (ban.until, ban.key),
         )
 
+    def by_reason(self) -> Counter[str]:
+        """How many are in force, by their reasons."""
+        now = self._runtime.loop_time()
+        return Counter(held.ban.reason for held in self._held.values() if held.ends > now)
+
     def left(self, keys: Iterable[str], host: str = "", *, with_groups: bool = True) -> float:
         """For how many more seconds one of `keys` is banned, or a network around `host`; else 0.
         Without groups: not because too many other hosts of its netgroup are."""

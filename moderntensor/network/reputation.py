@@ -23,8 +23,10 @@ from .text import printable
 __all__ = [
     "AVOIDED",
     "BAN_AT",
+    "CLOSED",
     "DISCONNECT_AT",
     "HALF_LIFE",
+    "OTHER",
     "Counts",
     "Culprit",
     "Offence",
@@ -57,6 +59,14 @@ AVOIDED: Final = frozenset(
         DisconnectCode.IDENTITY,
     }
 )
+
+
+CLOSED: Final = "closed"  # a connection that ended without a word
+OTHER: Final = "other"  # a code that the protocol does not have
+_CODE_NAMES: Final[dict[int | None, str]] = {
+    None: CLOSED,
+    **{code: code.name.lower() for code in DisconnectCode},
+}
 
 
 class Culprit(Protocol):
@@ -99,14 +109,21 @@ class Verdict(NamedTuple):
 
 
 class Counts:
-    """How often what was done and what followed, by the name of the offence."""
+    """How often what was done and what followed, by the name of the offence.
 
-    __slots__ = ("bans", "drops", "offences")
+    Names are of our making, be the peers who they may: there are never many.
+    """
+
+    __slots__ = ("bans", "departures", "drops", "offences")
 
     def __init__(self) -> None:
         self.offences: Counter[str] = Counter()
         self.drops: Counter[str] = Counter()
         self.bans: Counter[str] = Counter()
+        """Also by `OPERATOR` and `NETGROUP`."""
+        self.departures: Counter[tuple[bool, str]] = Counter()
+        """Of peers: whether we parted from it, and the code that was said, in lower case
+        ("evicted"); `CLOSED` where none was, `OTHER` for one that the protocol does not have."""
 
 
 class Reputation:
@@ -251,6 +268,7 @@ class Reputation:
             group = self.bans.spread(host)
             if group is not None:
                 self.bans.punish(group, ban.seconds, NETGROUP)
+                self.counts.bans[NETGROUP] += 1
                 logger.warning("banned %s, of which too many hosts are banned", group)
         return longest
 
@@ -265,6 +283,7 @@ class Reputation:
         """A peer is gone. Returns for how many seconds its address is left alone: who told us not
         to come back, or was sent away for what it is, gets no points but a refusal."""
         code, by_us = peer.drop_code, peer.dropped_by_us
+        self.counts.departures[by_us, _CODE_NAMES.get(code, OTHER)] += 1
         # A ban of ours stands already, and can be lifted.
         ours = by_us and code == DisconnectCode.BANNED
         if peer.offence is None and code in AVOIDED and (by_us or peer.outbound) and not ours:
@@ -282,6 +301,7 @@ class Reputation:
         """Ban a host, a network, one node of a host or a node id, and part from those whom it
         hits. Raises `ConfigError`."""
         ban = self.bans.add(key, seconds, reason)
+        self.counts.bans[OPERATOR] += 1
         self.part_from_banned()
         return ban
 
