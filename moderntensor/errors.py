@@ -202,6 +202,10 @@ class PeerBusyError(NetworkError):
     """The limits agreed with this peer admit no further request now."""
 
 
+class CapabilityError(NetworkError):
+    """The peer does not have the extension that a message belongs to; nothing was sent."""
+
+
 class ProtocolViolationError(NetworkError):
     """The peer did something that the protocol does not allow.
 
@@ -224,6 +228,49 @@ class ProtocolViolationError(NetworkError):
 
 class SyncError(ModernTensorError):
     """Sync cannot go on: no peers, no progress within the bound asked for, or a local fault."""
+
+
+# --- talking to a node -------------------------------------------------------------------------
+
+
+class ClientError(ModernTensorError):
+    """A node was asked something over its HTTP API, in vain.
+
+    `node` is its URL, `path` what was asked (``"GET /v1/status"``), `problem` what went wrong.
+    """
+
+    def __init__(self, node: str, path: str, problem: str) -> None:
+        self.node = node
+        self.path = path
+        self.problem = problem
+        super().__init__(node, path, problem)
+
+    def __str__(self) -> str:
+        return f"node {self.node}: {self.path}: {self.problem}"
+
+
+class NodeUnreachableError(ClientError):
+    """No answer: nobody listens there, the connection broke, or the time was over."""
+
+
+class NodeRefusedError(ClientError):
+    """The node answered that it will not. `status` is HTTP's, and the node asks to wait for
+    `retry_after` seconds where that is not None."""
+
+    def __init__(
+        self, node: str, path: str, problem: str, status: int, retry_after: float | None = None
+    ) -> None:
+        super().__init__(node, path, problem)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class BadAnswerError(ClientError, ValueError):
+    """The answer is not what the API says: too long, no JSON, or of another shape."""
+
+
+class ProofError(ClientError, ValueError):
+    """The node sent a proof that does not hold, or that is about something else than asked."""
 
 
 # --- simulation ---------------------------------------------------------------------------------
