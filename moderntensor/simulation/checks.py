@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from ..blockchain.block import Block
+from ..blockchain.block import Block, BlockHeader
 from ..blockchain.chain_types import HeadChanged
+from ..blockchain.lookup import one
 from ..network.offences import Offence
 from .oracle import Oracle
 from .result import FAILURE, LIVENESS, SAFETY, Metric, propagation, samples
@@ -70,6 +71,7 @@ class Checks:
         self._final: dict[int, tuple[bytes, str]] = {}
         self._arrivals: dict[bytes, dict[str, float]] = {}
         self._recoveries: list[float] = []
+        self._signed: dict[tuple[bytes, int], bytes] = {}
         self._reorganisations = 0
         self._deepest = 0
         world.on_node.append(self._watch)
@@ -175,7 +177,24 @@ class Checks:
             if block.hash != path[at]:
                 return "the chain gives another block for its hash"
             fault = oracle.judge(block)
+            if fault is None:
+                self._note_signer(block.header)
         return fault
+
+    def _note_signer(self, header: BlockHeader) -> None:
+        """An honest validator signs one block in a slot, whatever becomes of it."""
+        signer = self._honest_validators().get(header.validator)
+        if signer is None:
+            return
+        slot = self.world.config.slot_of(header.timestamp)
+        if self._signed.setdefault((header.validator, slot), header.hash) != header.hash:
+            self.violate(SAFETY, f"{signer}, an honest validator, signed two blocks in slot {slot}")
+
+    def _honest_validators(self) -> dict[bytes, str]:
+        """Public key → host, of those that no adversary holds as well."""
+        held = [(host.validator, host) for host in self.world.hosts if host.validator is not None]
+        shared = {key.public_key for key, host in held if not host.honest}
+        return {key.public_key: host.name for key, host in held if key.public_key not in shared}
 
     def _elsewhere(self, block_hash: bytes) -> Block | None:
         for watched in self._watched.values():
@@ -226,6 +245,35 @@ class Checks:
                 keys = p2p.reputation.keys(other.ip, other.port, other.node_id)
                 if p2p.bans.left(keys, other.ip):
                     self.violate(SAFETY, f"{host.name} has banned {other.name}, an honest node")
+
+    def _look_at_books(self) -> None:
+        """No evidence against the honest; nothing waits in a pool whose nonce is used."""
+        validators = self._honest_validators()
+        for host in self.world.honest:
+            node = host.node
+            if node is None:
+                continue
+            for proof in node.chain.evidence():
+                header = one(proof.first)
+                signer = validators.get(header.validator(0))
+                if signer is not None:
+                    self.violate(
+                        SAFETY,
+                        f"{host.name} has evidence that {signer}, an honest validator, signed two "
+                        f"blocks of height {header.height(0)}",
+                    )
+            if not node.chain.has_state:
+                continue
+            waiting = [node.mempool.get(each) for each in node.mempool.hashes()]
+            spent = [
+                each
+                for each in waiting
+                if each is not None and each.nonce < node.chain.get_account(each.sender).nonce
+            ]
+            if spent:
+                self.violate(
+                    SAFETY, f"{host.name} keeps {len(spent)} transactions whose nonces are used"
+                )
 
     def clock_changes(self, host: Host) -> None:
         """The clock of `host` is about to be set, or has just been."""
@@ -295,6 +343,7 @@ class Checks:
     def finish(self) -> None:
         """The run is at its end, its nodes still up: what is looked at once, and the figures."""
         self._look_for_bans()
+        self._look_at_books()
         head = max((len(each.path) - 1 for each in self._watched.values()), default=0)
         seen = 0 if self._oracle is None else len(self._oracle) - 1
         self.metrics.setdefault("blocks", float(head))

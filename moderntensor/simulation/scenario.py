@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -37,8 +38,8 @@ class Scenario:
     """Name → default."""
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Parameter]:
-        """The parameters that differ from the defaults; ConfigError for one that is not there or
-        is of another type."""
+        """The parameters that differ from the defaults; ConfigError for one that is not there is
+        of another type, or is infinite or no number."""
         differing: dict[str, Parameter] = {}
         for name, value in given.items():
             if name not in self.parameters:
@@ -49,6 +50,8 @@ class Scenario:
             if type(value) is not type(default) and not whole:
                 kind = type(default).__name__
                 raise ConfigError(f"{self.name}: {name} is {value!r}, not of type {kind}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{self.name}: {name} is {value!r}, no number to reckon with")
             if value != default:
                 differing[name] = float(value) if whole else value
         return differing

@@ -53,7 +53,10 @@ class Watched:
     def follow(self, event: HeadChanged, chain: Blockchain) -> str | None:
         """Go along with the head; what is wrong with how it moved, or None. The heights from
         `news` on are those that are new."""
+        before = len(self.path) - 1
         fault = self._follow(event)
+        if fault is None and event.head.height <= before:
+            fault = f"left a chain of height {before} for one of {event.head.height}"
         if fault is not None or not self.path:
             self.reopen(chain)
         return fault

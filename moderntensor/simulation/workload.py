@@ -47,9 +47,12 @@ class Workload:
         self.refused = 0
 
     async def run(self, rate: float, seconds: float) -> None:
-        """Go on for so many simulated seconds."""
+        """Go on for so many simulated seconds; at a rate of zero without any transfer."""
         random = self._world.random
         end = self._world.now + seconds
+        if not rate:
+            await asyncio.sleep(seconds)
+            return
         while True:
             await asyncio.sleep(random.expovariate(rate))
             if self._world.now >= end:

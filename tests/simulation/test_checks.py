@@ -15,6 +15,9 @@ from moderntensor.blockchain import tables
 from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.chain import Blockchain
 from moderntensor.blockchain.chain_types import ChainHead, HeadChanged
+from moderntensor.blockchain.crypto import KeyPair
+from moderntensor.blockchain.evidence import Evidence
+from moderntensor.blockchain.mempool import Mempool
 from moderntensor.config import NodeConfig
 from moderntensor.network.bans import Bans
 from moderntensor.network.offences import Offence
@@ -33,6 +36,7 @@ class ToyHost:
         self.world, self.name, self.ip, self.honest = world, name, ip, honest
         self.port, self.node_id = 30303, name.encode().ljust(32)
         self.skew = 0.0
+        self.validator: KeyPair | None = None
         self.node: Any = None
 
     def wall_time(self) -> float:
@@ -47,7 +51,7 @@ class ToyHost:
             bans=bans,
             reputation=Reputation(NodeConfig(), runtime, bans),
         )
-        self.node = SimpleNamespace(chain=chain, p2p=p2p)
+        self.node = SimpleNamespace(chain=chain, p2p=p2p, mempool=Mempool(chain))
         for tell in self.world.on_node:
             tell(self)
 
@@ -80,7 +84,13 @@ class CredulousChain:
 
     def __init__(self, genesis: Block) -> None:
         self.blocks = [genesis]
+        self.proofs: list[Evidence] = []
         self.callbacks: list[Callable[[HeadChanged], object]] = []
+
+    has_state = True
+
+    def evidence(self) -> list[Evidence]:
+        return self.proofs
 
     @property
     def head(self) -> ChainHead:
@@ -325,6 +335,85 @@ def test_a_check_that_fails_is_told(world: ToyWorld, check: Checks, maker: Chain
     chain = credulous(world, maker, "one")
     chain.tell(HeadChanged(None, (), ()))  # type: ignore[arg-type]
     assert check.violations[0].startswith("failure: the checks of one ended by AttributeError")
+
+
+def test_a_head_that_goes_to_a_chain_no_longer_than_its_own(
+    world: ToyWorld, check: Checks, maker: ChainMaker
+) -> None:
+    chain = credulous(world, maker, "one")
+    first, last = maker.run(maker.genesis, 2)
+    chain.accept(first, last)
+    assert check.violations == []
+    chain.accept(maker.block(first, gap=3), undo=1)
+    assert check.violations == ["safety: one: left a chain of height 2 for one of 2 (at 0.000 s)"]
+
+
+# --- validators, mempools ---------------------------------------------------------------------
+
+
+def test_an_honest_validator_that_signs_two_blocks_of_a_slot(
+    world: ToyWorld, check: Checks, maker: ChainMaker
+) -> None:
+    one, other = credulous(world, maker, "one"), credulous(world, maker, "other")
+    blocks = maker.block(maker.genesis), maker.block(maker.genesis, [maker.transfer(maker.genesis)])
+    world.hosts[0].validator = next(
+        key for key in VALIDATORS if key.public_key == blocks[0].header.validator
+    )
+    one.accept(blocks[0])
+    assert check.violations == []
+    other.accept(blocks[1])
+    assert check.violations == [
+        "safety: one, an honest validator, signed two blocks in slot 1 (at 0.000 s)"
+    ]
+
+
+def test_a_hostile_validator_that_signs_two_blocks_of_a_slot(
+    world: ToyWorld, check: Checks, maker: ChainMaker
+) -> None:
+    one, other = credulous(world, maker, "one"), credulous(world, maker, "other")
+    blocks = maker.block(maker.genesis), maker.block(maker.genesis, [maker.transfer(maker.genesis)])
+    for host in (world.hosts[0], world.add("thief", honest=False)):
+        host.validator = VALIDATORS[1]
+        assert VALIDATORS[1].public_key == blocks[0].header.validator
+    one.accept(blocks[0])
+    other.accept(blocks[1])
+    one.proofs = [Evidence(*(block.header.encode() for block in blocks))]
+    check.finish()
+    assert check.violations == []
+
+
+def test_evidence_against_an_honest_validator(
+    world: ToyWorld, check: Checks, maker: ChainMaker
+) -> None:
+    chain = credulous(world, maker, "judge")
+    blocks = maker.block(maker.genesis), maker.block(maker.genesis, gap=1 + len(VALIDATORS))
+    world.add("signer").validator = VALIDATORS[1]
+    chain.proofs = [Evidence(*(block.header.encode() for block in blocks))]
+    check.finish()
+    assert check.violations == [
+        "safety: judge has evidence that signer, an honest validator, signed two blocks of "
+        "height 1 (at 0.000 s)"
+    ]
+
+
+def test_a_mempool_that_keeps_what_is_included(
+    world: ToyWorld, check: Checks, maker: ChainMaker, real: Callable[[], Blockchain]
+) -> None:
+    chain = real()
+    host = world.add("keeper")
+    host.boot(chain)
+    sent = maker.transfer(maker.genesis)
+    host.node.mempool.add(sent)
+    block = maker.block(maker.genesis, [sent])
+    chain.import_block(block)  # which nobody tells the mempool
+    check.finish()
+    assert check.violations == [
+        "safety: keeper keeps 1 transactions whose nonces are used (at 0.000 s)"
+    ]
+    host.node.mempool.remove_included(block)
+    del check.violations[:]
+    check.finish()
+    assert check.violations == []
 
 
 # --- peers ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,6 +131,10 @@ def test_parameters_are_checked() -> None:
         run_scenario("quick", 1, speed=1)
     with pytest.raises(ConfigError, match="not of type str"):
         run_scenario("quick", 1, what=3)
+    with pytest.raises(ConfigError, match="size is nan, no number"):
+        run_scenario("quick", 1, size=math.nan)
+    with pytest.raises(ConfigError, match="size is inf, no number"):
+        run_scenario("quick", 1, size=math.inf)
     with pytest.raises(ConfigError, match="no scenario slow"):
         run_scenario("slow", 1)
 
@@ -145,3 +150,15 @@ def test_names_and_defaults_are_needed() -> None:
     with pytest.raises(ConfigError, match="nodes needs a default"):
         scenario("bare", about="no default")(without_default)
     assert isinstance(ALL["chaos"], Scenario)
+
+
+@pytest.mark.parametrize("name", ["chaos", "partition", "leave", "skew"])
+def test_more_validators_than_nodes_are_told_as_such(name: str) -> None:
+    (violation,) = run_scenario(name, 1, nodes=2, validators=3).violations
+    assert "ConfigError: 2 nodes cannot hold the keys of 3 validators" in violation
+
+
+def test_a_skew_where_all_nodes_are_validators_and_nobody_transfers() -> None:
+    for seed in (1, 5):
+        result = run_scenario("skew", seed, nodes=3, validators=3, seconds=20.0, rate=0.0)
+        assert result.violations == []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...blockchain.crypto import KeyPair
 from ...blockchain.workload import demo_config, demo_keys
+from ...errors import ConfigError
 from ..host import Host
 from ..lines import Line, Link
 from ..world import World
@@ -56,8 +57,13 @@ def make_hosts(
     **settings: bool | int | float | str,
 ) -> list[Host]:
     """`count` hosts, some of which, drawn, hold the validators' `keys`. Each knows one to three of
-    those before it, as nodes of a network that grew do, and finds the others through them."""
+    those before it, as nodes of a network that grew do, and finds the others through them.
+
+    ConfigError for fewer hosts than keys, or none.
+    """
     random = world.random
+    if count < max(1, len(keys)):
+        raise ConfigError(f"{count} nodes cannot hold the keys of {len(keys)} validators, one each")
     producers = dict(zip(random.sample(range(count), len(keys)), keys, strict=True))
     hosts: list[Host] = []
     for number in range(count):

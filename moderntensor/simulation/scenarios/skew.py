@@ -42,7 +42,8 @@ async def skew(
     producers = [host for host in hosts if host.validator is not None]
     others = [host for host in hosts if host.validator is None]
     wrong = random.sample(producers, random.randint(0, (len(producers) - 1) // 2))
-    wrong += random.sample(others, random.randint(0 if wrong else 1, len(others) // 2))
+    most = len(others) // 2
+    wrong += random.sample(others, random.randint(0 if wrong else min(1, most), most))
     schedule: list[Fault] = []
     for host in wrong:
         start = world.now + random.uniform(0, seconds / 2)
