@@ -21,6 +21,7 @@ from .blockchain.validation import BlockValidator
 from .config import NodeConfig
 from .errors import StorageError, SyncError, ValidationError
 from .network.budget import Kind, caps_of
+from .network.extensions import Extension
 from .network.identity import NodeIdentity
 from .network.p2p import P2PNode
 from .network.state_file import StateFile
@@ -73,13 +74,14 @@ class FullNode:
         trusted_head: tuple[int, bytes] | None = None,
         runtime: Runtime | None = None,
         disk: Disk | None = None,
+        extensions: Iterable[Extension] = (),
     ) -> None:
         """`data_dir` holds the chain and the node's key, and is made if it is missing; None keeps
         all in memory. `config` is a chain's constants or its genesis file. `trusted_head` is the
         height and hash of a block that the caller knows to be good: no other chain is followed,
         and no signatures of headers up to there are checked. A `runtime` that is given stays
         the caller's to close. `disk` takes the place of a data directory but for the key, which
-        is `identity`, and for snapshots, which are in memory.
+        is `identity`, and for snapshots, which are in memory. `extensions` are as of `P2PNode`.
 
         Raises ConfigError for an unusable genesis file, key or setting, StorageError for an
         unusable directory.
@@ -120,6 +122,7 @@ class FullNode:
                 config=self.settings,
                 data_dir=disk or directory,
                 runtime=self.runtime,
+                extensions=extensions,
             )
             self.snapshots: Final = (
                 SnapshotKeeper(

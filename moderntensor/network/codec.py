@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+from typing import TypeVar
+
 from ..backend import framing
 from ..errors import DecodeError, EncodeError, FrameError
 from ..wire import MESSAGES
 from .protocol import Message
+
+M = TypeVar("M", bound=Message)
 
 
 class MessageCodec:
@@ -33,15 +38,20 @@ class MessageCodec:
     def decode_payload(type: int, payload: bytes) -> Message:
         """The message of one frame. FrameError for a type that does not exist or a payload
         over its cap, DecodeError for one that is not exactly the encoding of a message."""
-        cls = MESSAGES.get(type)
+        cls: builtins.type[Message] | None = MESSAGES.get(type)
         if cls is None:
             raise FrameError("unknown", type, len(payload))
-        if len(payload) > cls.CAP:
-            raise FrameError("too-large", type, len(payload), cls.CAP)
-        decoded: Message = cls.decode(payload)
+        return MessageCodec.decode_as(cls, payload)
+
+    @staticmethod
+    def decode_as(kind: type[M], payload: bytes) -> M:
+        """The message of a class, which may be an extension's; errors as of `decode_payload`."""
+        if len(payload) > kind.CAP:
+            raise FrameError("too-large", kind.TYPE, len(payload), kind.CAP)
+        decoded = kind.decode(payload)
         fault = decoded.fault()
         if fault is not None:
-            raise DecodeError(f"{cls.__name__}: {fault}")
+            raise DecodeError(f"{kind.__name__}: {fault}")
         return decoded
 
     @staticmethod

@@ -7,7 +7,8 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from ..errors import ConfigError, ProtocolViolationError
 from .connection import Connection
-from .messages import Message, MessageCodec, MessageType, Reply, Request
+from .extensions import NO_EXTENSIONS, ExtensionSet
+from .messages import Message, MessageCodec, MessageType, Request
 from .offences import Offence
 
 __all__ = ["AtOnce", "Correspondent", "Handler", "Router"]
@@ -66,36 +67,42 @@ class Router(Generic[P]):
     logged and costs the peer nothing, except `ProtocolViolationError`, which drops it.
     """
 
-    def __init__(self, answer: Callable[[P, Request], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[P, Request], Awaitable[bytes]],
+        extensions: ExtensionSet = NO_EXTENSIONS,
+    ) -> None:
         """`answer` gives the encoded reply to requests for which no handler has one."""
         self._answer = answer
-        self.handlers: dict[int, tuple[Handler[P], ...]] = {int(kind): () for kind in MessageType}
+        self.extensions = extensions
+        kinds = (*MessageType, *extensions.messages)
+        self.handlers: dict[int, tuple[Handler[P], ...]] = {int(kind): () for kind in kinds}
         # Asked first, where nothing of the peer waits and no other handler is there.
         self.at_once: dict[int, AtOnce[P]] = {}
         self._at_once: dict[Handler[P], AtOnce[P]] = {}
 
-    def add(
-        self, kind: MessageType, handler: Handler[P], *, at_once: AtOnce[P] | None = None
-    ) -> None:
+    def add(self, kind: int, handler: Handler[P], *, at_once: AtOnce[P] | None = None) -> None:
         """Call `handler` for each message of `kind`, after those that are there already. What
         `at_once` can do without waiting costs no turn of the loop.
 
         Raises `ConfigError` for a type that is no business of handlers.
         """
-        kind = MessageType(kind)
+        if kind not in self.handlers:
+            raise ConfigError(f"type 0x{kind:02x} belongs to no message and no extension here")
         if kind in _OUR_OWN:
-            raise ConfigError(f"{kind.name} concerns the connection alone: it has no handlers")
+            name = MessageType(kind).name
+            raise ConfigError(f"{name} concerns the connection alone: it has no handlers")
         if at_once is not None:
             self._at_once[handler] = at_once
         self._set(kind, (*self.handlers[kind], handler))
 
-    def remove(self, kind: MessageType, handler: Handler[P]) -> None:
+    def remove(self, kind: int, handler: Handler[P]) -> None:
         """Undo `add`. Raises ValueError if it is not there."""
         left = list(self.handlers[kind])
         left.remove(handler)
         self._set(kind, tuple(left))
 
-    def _set(self, kind: MessageType, handlers: tuple[Handler[P], ...]) -> None:
+    def _set(self, kind: int, handlers: tuple[Handler[P], ...]) -> None:
         self.handlers[kind] = handlers
         self.at_once.pop(kind, None)
         if len(handlers) == 1 and (at_once := self._at_once.get(handlers[0])) is not None:
@@ -107,7 +114,7 @@ class Router(Generic[P]):
         for handler in self.handlers[request.TYPE]:
             reply = await handler(peer, request)
             if reply is not None:
-                if not isinstance(reply, Reply) or reply.TYPE != request.REPLY:
+                if not isinstance(reply, request.reply_class()):
                     raise TypeError(
                         f"a handler of {request.TYPE.name} returned {type(reply).__name__}"
                     )

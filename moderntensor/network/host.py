@@ -10,7 +10,8 @@ from ..blockchain.snapshots import SnapshotKeeper
 from .addressbook import AddressBook
 from .identity import NodeIdentity
 from .messages import HelloMessage
-from .peer import Peer, PeerHost
+from .peer import Peer
+from .peer_host import PeerHost
 from .peers import PeerTable
 
 __all__ = ["GateHost", "Host"]

@@ -27,8 +27,12 @@ class Inbox(Generic[P]):
     owes us a reply: then what does not fit is discarded (news are repeated by others).
     """
 
-    def __init__(self, peer: P, reading: Reading, drained: Callable[[], None]) -> None:
-        """`drained()` is called now and then while messages are handled."""
+    def __init__(
+        self, peer: P, reading: Reading, drained: Callable[[], None], why: int = Why.INBOX
+    ) -> None:
+        """`drained()` is called now and then while messages are handled. `why` is its own reason
+        not to read."""
+        self._why = why
         self._peer = peer
         self._reading = reading
         self._drained = drained
@@ -51,7 +55,7 @@ class Inbox(Generic[P]):
         """Queue `message` (`size` bytes of memory, roughly) for its handlers."""
         messages = self._messages
         if len(messages) >= INBOX_MESSAGES or self.bytes > INBOX_BYTES:
-            if not self._reading.pause(Why.INBOX):
+            if not self._reading.pause(self._why):
                 self.discarded += 1
                 return
             self._full = True  # the rest of this turn still comes in
@@ -102,7 +106,7 @@ class Inbox(Generic[P]):
                     await asyncio.sleep(0)
                 if self._full and self._half_empty:
                     self._full = False
-                    self._reading.resume(Why.INBOX)
+                    self._reading.resume(self._why)
             if self._finished:
                 return
             self._drained()

@@ -32,6 +32,8 @@ from .messages import (
     Request,
 )
 from .offences import Offence
+from .peer_extensions import PeerExtensions
+from .protocol import FIRST_EXTENSION_TYPE
 from .rates import PeerRates
 from .reading import Reading
 from .requests import RequestTable
@@ -106,8 +108,10 @@ class Intake:
         reading: Reading,
         runtime: Runtime,
         traffic: Traffic,
+        extensions: PeerExtensions | None,
     ) -> None:
         self._peer = peer
+        self._extensions = extensions
         self._handlers = router.handlers
         self._at_once = router.at_once
         self._rates = rates
@@ -245,6 +249,10 @@ class Intake:
         if reply is not None:
             self._put(frame.type, reply, len(frame.payload))
 
+    def _on_extension(self, frame: framing.Frame) -> None:
+        assert self._extensions is not None  # noqa: S101 - or the decoder would not admit it
+        self._extensions.take(frame, self._now)
+
 
 _TAKERS: Final[dict[int, Callable[[Intake, framing.Frame], None]]] = {
     **{
@@ -256,4 +264,5 @@ _TAKERS: Final[dict[int, Callable[[Intake, framing.Frame], None]]] = {
     int(MessageType.PONG): Intake._on_pong,
     int(MessageType.DISCONNECT): Intake._on_disconnect,
     int(MessageType.HEADERS): Intake._on_headers,
+    **dict.fromkeys(range(FIRST_EXTENSION_TYPE, 0x100), Intake._on_extension),
 }

@@ -418,6 +418,4 @@ def reply_cap(request: Request) -> int:
     """The most payload bytes that the reply to this very request may have."""
     if isinstance(request, GetHeadersMessage):
         return REPLY_PREFIX + 2 + MAX_HEADER_SIZE * max(request.max_headers, MAX_ANNOUNCED_HEADERS)
-    if request.REPLY is None:
-        raise TypeError(f"{type(request).__name__} is not answered")
-    return CAPS[request.REPLY]
+    return request.reply_class().CAP

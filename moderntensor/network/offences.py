@@ -5,6 +5,7 @@ The names go to logs, counters and bans. `docs/architecture.md` says how the poi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -167,14 +168,14 @@ def offence_of_code(code: int, name: str | None = None) -> Offence:
     return _BY_CODE.get(Code(code), Offence.MISCONDUCT) if code in _CODES else Offence.MISCONDUCT
 
 
-def offence_of_frame(error: FrameError) -> Offence:
-    """What it is that made a peer's stream unreadable, after HELLO."""
+def offence_of_frame(error: FrameError, caps: Mapping[int, int] = CAPS) -> Offence:
+    """What it is that made a peer's stream unreadable, after HELLO; `caps` as of `CAPS`."""
     kind = error.frame_type
     if error.reason == "empty" or kind is None:
         return Offence.EMPTY_FRAME
     if error.reason == "unknown":
         return Offence.UNKNOWN_TYPE
-    if error.length > CAPS[kind]:
+    if error.length > caps[kind]:
         return Offence.OVERSIZED_FRAME
     # A reply: of its type nothing so large was asked for.
-    return Offence.UNASKED_REPLY if error.cap == IDLE_CAPS[kind] else Offence.WRONG_REPLY
+    return Offence.UNASKED_REPLY if error.cap == IDLE_CAPS.get(kind, 0) else Offence.WRONG_REPLY

@@ -18,7 +18,7 @@ from ..config import NodeConfig
 from ..errors import ConfigError, NetworkError
 from ..runtime import Runtime
 from .addressbook import AddressBook
-from .addresses import is_loopback, parse_node_address, to_wire
+from .addresses import is_loopback, parse_node_address
 from .anchors import Anchors
 from .ban_file import BanKeeper
 from .bans import OPERATOR, Ban, Bans
@@ -28,9 +28,11 @@ from .clock import ClockReading
 from .dialer import Dialer
 from .discovery import Discovery
 from .dispatch import Handler, Router
+from .extensions import Extension, ExtensionSet
 from .external import ExternalAddress
 from .gate import Gate
 from .gossip import BlockHook, Gossip
+from .greeting import hello_of, pong_of
 from .identity import NodeIdentity
 from .life import Life, Work
 from .limits import DROP_LOGS_BURST, DROP_LOGS_PER_SECOND, RETRY_AFTER_MAX
@@ -40,7 +42,6 @@ from .messages import (
     DisconnectCode,
     HelloMessage,
     Message,
-    MessageType,
     PongMessage,
     Request,
 )
@@ -85,6 +86,7 @@ class P2PNode:
         config: NodeConfig | None = None,
         data_dir: Path | Directory | None = None,
         runtime: Runtime | None = None,
+        extensions: Iterable[Extension] = (),
     ) -> None:
         """What is given here counts before `config`. `bootstrap_nodes` are ``host:port``, or
         ``id@host:port`` where nobody else will do.
@@ -92,7 +94,8 @@ class P2PNode:
         `node_id` (32 bytes) names a node that has no `identity` and can only speak plaintext;
         without either a new identity is made. `data_dir` is an existing directory for what the
         network remembers between runs; None remembers nothing. A `runtime` that is given stays the
-        caller's to close. Raises `ConfigError`.
+        caller's to close. `extensions` bring messages of the application's own. Raises
+        `ConfigError`.
         """
         given = {
             "listen_port": listen_port,
@@ -140,7 +143,7 @@ class P2PNode:
         self.memory = Memory(self.book, self.anchors, self.ban_keeper)
         self.discovery = Discovery(self, self.dialer, self.anchors)
         self.outlook = Outlook(self, self.dialer, self.discovery.wanted, self.discovery.wake)
-        self.router: Router[Peer] = Router(self._answer)
+        self.router: Router[Peer] = Router(self._answer, ExtensionSet(extensions))
         self.gossip = Gossip(self)
         self.server = Server(self, self.gossip.relayed)
         self.life = Life(self, owns_runtime=runtime is None)
@@ -283,6 +286,10 @@ class P2PNode:
         """The connected peers by ``"host:port"``; a copy."""
         return dict(self.table.by_address)
 
+    def peers_with(self, extension: str) -> list[Peer]:
+        """The connected peers that share an extension of this name with us."""
+        return [peer for peer in self.table if extension in peer.extensions]
+
     async def connect_peer(self, address: str, port: int, *, node_id: bytes | None = None) -> Peer:
         """The peer at this address, dialled unless it is connected.
 
@@ -332,16 +339,18 @@ class P2PNode:
 
     # --- messages --------------------------------------------------------------------------
 
-    def register_handler(self, message_type: MessageType, handler: Handler[Peer]) -> None:
+    def register_handler(self, message_type: int, handler: Handler[Peer]) -> None:
         """Await ``handler(peer, message)`` for each message of a type, in order per peer.
 
-        For a request (GET_*) it may return the reply, which then takes the place of the node's
-        own answer. What it raises is logged; a `ProtocolViolationError` drops the peer. Raises
-        `ConfigError` for HELLO, PING, PONG and DISCONNECT, which concern the connection alone.
+        `message_type` is a `MessageType`, or the `TYPE` of a message of an extension. For a request
+        the handler may return the reply, which then takes the place of the node's own answer (to
+        one of an extension NOT_FOUND). What it raises is logged; a `ProtocolViolationError` drops
+        the peer. Raises `ConfigError` for HELLO, PING, PONG and DISCONNECT, which concern the
+        connection alone, and for types that belong to no extension of this node.
         """
         self.router.add(message_type, handler)
 
-    def unregister_handler(self, message_type: MessageType, handler: Handler[Peer]) -> None:
+    def unregister_handler(self, message_type: int, handler: Handler[Peer]) -> None:
         """Undo `register_handler`. Raises ValueError if it is not registered."""
         self.router.remove(message_type, handler)
 
@@ -355,35 +364,15 @@ class P2PNode:
         return self.gossip.broadcast_block(block)
 
     async def broadcast(self, message: Message) -> int:
-        """Send any message that is no request to all peers; to how many."""
+        """Send any message that is no request to all peers, one of an extension to those who have
+        it; to how many. Raises `ConfigError` for one of an extension that this node has not."""
         return self.gossip.broadcast(message)
 
     # --- what connections and peers need ----------------------------------------------------
 
     def make_hello(self, nonce: int, host: str, port: int) -> HelloMessage:
         """Our HELLO to a node that we see at `host` and `port`."""
-        hello = HelloMessage(
-            network_id=self.config.network_id,
-            listen_port=self.life.port,
-            node_id=self.node_id,
-            user_agent=self.config.user_agent,
-            max_inflight=self.config.max_inflight,
-            max_per_type=self.config.max_per_type,
-            observed_ip=to_wire(host),
-            observed_port=port,
-            nonce=nonce,
-        )
-        if self.chain is None:
-            return hello
-        head, earliest = self.chain.head, self.chain.earliest_height
-        states = () if self.snapshots is None else ("state/1",)
-        return hello.replace(
-            genesis_hash=self.chain.genesis_hash,
-            best_height=head.height,
-            best_hash=head.hash,
-            earliest_height=earliest,
-            capabilities=("sync/1", "relay/1", *states, *(() if earliest else ("archive",))),
-        )
+        return hello_of(self, nonce, host, port)
 
     async def _answer(self, peer: Peer, request: Request) -> bytes:
         return await self.server.frame(peer, request)
@@ -391,16 +380,7 @@ class P2PNode:
     def make_pong(self, nonce: int) -> PongMessage:
         """The answer to a PING: our executed head, from where on we have bodies, and which
         snapshots."""
-        if self.chain is None:
-            return PongMessage(nonce=nonce)
-        head, earliest = self.chain.head, self.chain.earliest_height
-        return PongMessage(
-            nonce=nonce,
-            best_height=head.height,
-            best_hash=head.hash,
-            earliest_height=earliest,
-            snapshots=() if self.snapshots is None else self.snapshots.announced,
-        )
+        return pong_of(self, nonce)
 
     def peer_ready(self, peer: Peer) -> None:
         """The handshake stands: begin to listen to the peer."""

@@ -5,15 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Protocol
 
-from ..config import NodeConfig
 from ..errors import FrameError, PeerBusyError, PeerDisconnectedError, ProtocolViolationError
-from ..runtime import Runtime
-from .addresses import format_address, from_wire
-from .budget import GRAIN, HASH_BYTES, SETTLE_INTERVAL, ByteBudget, Kind
+from .budget import GRAIN, HASH_BYTES, SETTLE_INTERVAL, Kind
 from .connection import WRITE_HIGH, Connection
-from .dispatch import Router
 from .heartbeat import Heartbeat
 from .inbox import Inbox
 from .intake import Intake
@@ -37,41 +32,24 @@ from .messages import (
     Request,
 )
 from .offences import Offence, offence_of_code, offence_of_frame
+from .peer_claims import PeerClaims
+from .peer_extensions import PeerExtensions, missing
+from .peer_host import PeerHost
 from .peer_info import PeerInfo, info_of
-from .purpose import Purpose
+from .protocol import FIRST_EXTENSION_TYPE
 from .rates import PeerRates
 from .reading import Reading, Why
-from .reputation import DISCONNECT_AT, Reputation
+from .reputation import DISCONNECT_AT
 from .requests import RequestTable
 from .serving_queue import ServingQueue
-from .tasks import TaskSet
 from .text import printable
-from .traffic import Traffic
 
-__all__ = ["Peer", "PeerHost", "PeerInfo"]
+__all__ = ["Peer", "PeerInfo"]
 
 logger = logging.getLogger(__name__)
 
 
-class PeerHost(Protocol):
-    """What a peer needs of the node that it belongs to."""
-
-    config: NodeConfig
-    runtime: Runtime
-    budget: ByteBudget
-    traffic: Traffic
-    reputation: Reputation
-    router: Router[Peer]
-    tasks: TaskSet
-
-    def make_pong(self, nonce: int) -> PongMessage:
-        """The answer to a PING."""
-
-    def peer_gone(self, peer: Peer) -> None:
-        """The peer has left or was dropped; called once."""
-
-
-class Peer:
+class Peer(PeerClaims):
     """A connected node that has passed the handshake.
 
     Made by the node. Methods are for the loop's thread.
@@ -80,28 +58,8 @@ class Peer:
     def __init__(
         self, host: PeerHost, connection: Connection, hello: HelloMessage, *, outbound: bool
     ) -> None:
-        remote = connection.remote_address or ("?", 0)
-        self.host_address: str = remote[0]
-        self.address: str = format_address(*remote)
-        self.connection = connection
-        self.node_id: bytes = hello.node_id
-        self.outbound = outbound
-        self.purpose = Purpose.FULL
+        super().__init__(connection, hello, outbound=outbound)
         self.dial_nonce = 0  # of the HELLO of whoever dialled
-        self.user_agent: str = hello.user_agent
-        self.capabilities: frozenset[str] = frozenset(hello.capabilities)
-        self.listen_port: int = hello.listen_port
-        self.observed_host: str = from_wire(hello.observed_ip)  # where it sees us
-        # Where it can be dialled again; 0 where it cannot.
-        self.dial_port: int = remote[1] if outbound else hello.listen_port
-        self.best_height: int = hello.best_height
-        self.best_hash: bytes = hello.best_hash
-        self.earliest_height: int = hello.earliest_height
-        self.genesis_hash: bytes = hello.genesis_hash
-        # How many of our requests it allows at a time.
-        self.max_inflight: int = hello.max_inflight
-        self.max_per_type: int = hello.max_per_type
-        self.snapshots: tuple[tuple[int, bytes], ...] = ()
         self.on_told: Callable[[], None] | None = None  # a PONG has come
         # Loop times of its last news that was new and valid.
         self.last_block_at: float | None = None
@@ -141,6 +99,12 @@ class Peer:
             self, self._account, host.router, host.config, host.runtime, host.traffic
         )
         self._rates = PeerRates(host.config.rate_limits, now)
+        shared = host.router.extensions.shared(self.capabilities)
+        self._extensions = (
+            PeerExtensions(self, host, shared, self._send_request, self._account, self._reading)
+            if shared
+            else None
+        )
         self._heartbeat = Heartbeat(self, host.config, host.runtime)
         self._logs = LogLimit(LOGS_PER_SECOND, LOGS_BURST, now)
         self._settled = True  # its account says that nothing much is held
@@ -156,6 +120,7 @@ class Peer:
             self._reading,
             host.runtime,
             host.traffic,
+            self._extensions,
         ).on_frames
         connection.on_pending = self.settle
 
@@ -173,9 +138,9 @@ class Peer:
         return self.connection.remote_key
 
     @property
-    def listen_address(self) -> str | None:
-        """Where it says it can be dialled; None if it does not listen."""
-        return format_address(self.host_address, self.listen_port) if self.listen_port else None
+    def extensions(self) -> frozenset[str]:
+        """The names of those that both have."""
+        return frozenset() if self._extensions is None else self._extensions.names
 
     @property
     def latency(self) -> float | None:
@@ -195,9 +160,8 @@ class Peer:
     @property
     def info(self) -> PeerInfo:
         """All that is known of it now."""
-        return info_of(
-            self, self._requests, self._rates, self._serving, self._inbox, self._account.held
-        )
+        parts = (self._requests, self._rates, self._serving, self._inbox, self._extensions)
+        return info_of(self, *parts, self._account.held)
 
     # --- out -------------------------------------------------------------------------------
 
@@ -205,10 +169,17 @@ class Peer:
         """Queue one message that is not a request.
 
         Raises `PeerDisconnectedError`, or `PeerBusyError` if too much waits to be sent already.
+        Messages of extensions also raise `CapabilityError` if the peer does not have theirs, and
+        `PeerBusyError` over the rate that they are declared with.
         """
         if isinstance(message, Request):
             raise TypeError(f"{type(message).__name__} needs request(), which awaits its reply")
-        self.connection.send(MessageCodec.encode(message))
+        frame = MessageCodec.encode(message)
+        if message.TYPE >= FIRST_EXTENSION_TYPE:
+            seconds = self._with(message).pace(message, len(frame))
+            if seconds:
+                raise PeerBusyError(f"{message.TYPE.name} is over its rate for {seconds:.2f} s")
+        self.connection.send(frame)
 
     def send_frame(self, frame: bytes, *, now: bool = False) -> None:
         """Queue one encoded frame, for a message that goes to many peers. Raises as `send`.
@@ -233,10 +204,31 @@ class Peer:
         """Send a request and return its reply (BUSY, NOT_FOUND and the like are replies too).
 
         `timeout` seconds (default: the node's `request_timeout`) cover the wait for a free slot
-        and for the reply. Raises `RequestTimeoutError`, `PeerBusyError`, `PeerDisconnectedError`.
+        and for the reply. Raises `RequestTimeoutError`, `PeerBusyError`, `PeerDisconnectedError`,
+        and `CapabilityError` for a request of an extension that the peer does not have.
         """
         seconds = self._config.request_timeout if timeout is None else timeout
-        return await self._requests.request(message, seconds)
+        if message.TYPE < FIRST_EXTENSION_TYPE:
+            return await self._requests.request(message, seconds)
+        return await self._with(message).table_for(message).request(message, seconds)
+
+    def offer_message(self, message: Message, frame: bytes) -> bool:
+        """As `offer`, for a message of an extension; False also if the peer does not have it, or if
+        it is over its rate."""
+        ours = self._extensions
+        return (
+            ours is not None
+            and ours.knows(message)
+            and not ours.pace(message, len(frame))
+            and self.offer(frame)
+        )
+
+    def _with(self, message: Message) -> PeerExtensions:
+        """The extensions, of which one has this message. Raises `CapabilityError`, and
+        `ConfigError` if it belongs to none of ours."""
+        if self._extensions is None or not self._extensions.knows(message):
+            raise missing(self._host.router.extensions, message, str(self))
+        return self._extensions
 
     def _send_request(self, frame: bytes) -> None:
         # Whoever asks must read, or two nodes that both pause would wait for each other.
@@ -293,6 +285,8 @@ class Peer:
         self.drop_code, self.drop_reason, self.dropped_by_us = code, reason, by_us
         self._requests.close(reason)
         self._serving.close()
+        if self._extensions is not None:
+            self._extensions.close(reason, discard=by_us)
         self._inbox.finish(discard=by_us)
         # Freed here: the collector, which finds peers, may take its time.
         self.known_transactions, self.known_blocks = KnownSet(1), KnownSet(1)
@@ -307,7 +301,8 @@ class Peer:
         if isinstance(error, ProtocolViolationError):
             self.breach(error)
         else:
-            self.punish(offence_of_frame(error), str(error))
+            caps = self._host.router.extensions.all_caps
+            self.punish(offence_of_frame(error, caps), str(error))
 
     def on_closed(self, reason: BaseException | None) -> None:
         """Called by the connection, once: the socket is gone."""
@@ -348,7 +343,8 @@ class Peer:
     @property
     def owes_us(self) -> bool:
         """Whether a reply of it is outstanding: reading must go on."""
-        return self._requests.in_flight > 0
+        ours = self._extensions
+        return self._requests.in_flight > 0 or (ours is not None and ours.in_flight > 0)
 
     @property
     def late_replies(self) -> int:
@@ -359,6 +355,8 @@ class Peer:
         """Begin to handle and to serve its messages."""
         self._inbox.start(self._host.tasks)
         self._serving.start(self._host.tasks)
+        if self._extensions is not None:
+            self._extensions.start(self._host.tasks)
         self.tick(self._runtime.loop_time())
 
     def tick(self, now: float) -> None:
@@ -366,6 +364,8 @@ class Peer:
         if self.connection.closing:
             return
         self._requests.expire()
+        if self._extensions is not None:
+            self._extensions.expire()
         if (
             not self._settled
             or now >= self._settle_at
@@ -404,6 +404,9 @@ class Peer:
         frames = connection.channel.pending + connection.decoder.held
         sending = connection.write_buffer_size
         inbox, requests = self._inbox.bytes, self._serving.bytes
+        if self._extensions is not None:
+            inbox += self._extensions.inbox_bytes
+            requests += self._extensions.serving_bytes
         known = HASH_BYTES * (len(self.known_transactions) + len(self.known_blocks))
         books = (frames, inbox, requests, sending, known)
         if self._settled and books == self._books:
@@ -426,11 +429,6 @@ class Peer:
             return
         held = f"holds {self._account.held} bytes, and the budget is full"
         self._punish(Offence.OVER_BUDGET, Offence.OVER_BUDGET.code, held, drop=True)
-
-    def claims(self, height: int, block_hash: bytes) -> None:
-        """It has shown this block: if it is its highest, it is its head."""
-        if height > self.best_height:
-            self.best_height, self.best_hash = height, block_hash
 
     def log(self, level: int, text: str, *args: object, exc_info: bool = False) -> None:
         """Log a line about this peer, unless it has caused too many of late."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from .connection import Connection
 from .inbox import Inbox
+from .peer_extensions import PeerExtensions
 from .purpose import Purpose
 from .rates import PeerRates
 from .requests import RequestTable
@@ -81,9 +82,10 @@ def info_of(
     rates: PeerRates,
     serving: ServingQueue[Any],
     inbox: Inbox[Any],
+    extensions: PeerExtensions | None,
     bytes_held: int,
 ) -> PeerInfo:
-    """What is known of `peer`, of which the rest are parts."""
+    """What is known of `peer`, of which the rest are parts; of extensions and all else together."""
     connection = peer.connection
     return PeerInfo(
         address=peer.address,
@@ -103,11 +105,11 @@ def info_of(
         bytes_received=connection.bytes_received,
         messages_sent=connection.frames_sent,
         messages_received=connection.frames_received,
-        requests_in_flight=requests.in_flight,
-        requests_timed_out=requests.timeouts,
-        requests_waiting=len(serving),
-        messages_waiting=len(inbox),
-        messages_refused=rates.refused,
-        busy_replies=serving.busy_replies,
+        requests_in_flight=requests.in_flight + (extensions.in_flight if extensions else 0),
+        requests_timed_out=requests.timeouts + (extensions.timeouts if extensions else 0),
+        requests_waiting=len(serving) + (extensions.requests_waiting if extensions else 0),
+        messages_waiting=len(inbox) + (extensions.messages_waiting if extensions else 0),
+        messages_refused=rates.refused + (extensions.refused if extensions else 0),
+        busy_replies=serving.busy_replies + (extensions.busy_replies if extensions else 0),
         bytes_held=bytes_held,
     )

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
-from ..wire import Record
+from ..wire import MESSAGES, Record
 
 PROTOCOL_VERSION: Final = 1
 
@@ -31,6 +31,8 @@ MAX_SNAPSHOTS: Final = 4
 MAX_REASON: Final = 256
 # request_id u32, status u8, retry_ms u16: what every reply starts with.
 REPLY_PREFIX: Final = 7
+# From this type byte on, up to 0xff, they are for extensions.
+FIRST_EXTENSION_TYPE: Final = 0x80
 
 
 class MessageType(IntEnum):
@@ -57,6 +59,21 @@ class MessageType(IntEnum):
     STATE_NODES = 0x33
     GET_PEERS = 0x40
     PEERS = 0x41
+
+
+class ExtensionType(int):
+    """The type byte of a message of an extension, with a name for logs."""
+
+    name: str
+
+    def __new__(cls, number: int, name: str) -> ExtensionType:
+        """`name` as it appears in logs."""
+        self = int.__new__(cls, number)
+        self.name = name
+        return self
+
+
+TypeByte: TypeAlias = MessageType | ExtensionType
 
 
 class Status(IntEnum):
@@ -97,14 +114,15 @@ class DisconnectCode(IntEnum):
 
 
 class Message(Record):
-    """Base of the 21 messages; each is a record with its type, cap and reply beside it."""
+    """Base of the 21 messages, and of those of extensions; each is a record with its type, cap and
+    reply beside it."""
 
     __slots__ = ()
 
-    TYPE: ClassVar[MessageType]
+    TYPE: ClassVar[TypeByte]
     CAP: ClassVar[int]
     """The most payload bytes that any such message may have."""
-    REPLY: ClassVar[MessageType | None]
+    REPLY: ClassVar[TypeByte | None]
     """The type that answers it; None where nothing does."""
 
     def fault(self) -> str | None:
@@ -119,6 +137,16 @@ class Request(Message):
     """
 
     __slots__ = ()
+
+    ANSWER: ClassVar[type[Reply] | None] = None
+    """The class of its replies, where it belongs to an extension."""
+
+    @classmethod
+    def reply_class(cls) -> type[Reply]:
+        """The class of its replies. Raises TypeError if it has none."""
+        if cls.REPLY is None:
+            raise TypeError(f"{cls.__name__} is not answered")
+        return cls.ANSWER or MESSAGES[cls.REPLY]
 
     if TYPE_CHECKING:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from .offences import Offence
@@ -71,7 +72,7 @@ class Rate(NamedTuple):
 # Replies are not here: they are bounded by what we ask. Neither is DISCONNECT, the last message.
 _ASKING: Final = Rate(1000, 4000, 4 * _MIB, 16 * _MIB)
 
-RATES: Final[dict[MessageType, Rate]] = {
+RATES: Final[Mapping[int, Rate]] = {
     # One per 15 s. They are answered up to PINGS_PER_SECOND.
     MessageType.PING: Rate(10, 200, 1024, 16 * 1024),
     # A sync that runs at 100,000 headers/s asks 520 times a second for 192, each of its peers for
@@ -97,10 +98,10 @@ RATES: Final[dict[MessageType, Rate]] = {
 # All of these together.
 TOTAL: Final = Rate(4000, 16_000, 12 * _MIB, 96 * _MIB)
 
-_OFFENCES: Final[dict[MessageType, Offence]] = {
-    kind: Offence.REQUEST_FLOOD if kind.name.startswith("GET_") else Offence.NEWS_FLOOD
-    for kind in RATES
-} | {MessageType.PING: Offence.PING_FLOOD}
+_OFFENCES: Final[dict[int, Offence]] = {
+    int(kind): Offence.REQUEST_FLOOD if kind.name.startswith("GET_") else Offence.NEWS_FLOOD
+    for kind in map(MessageType, RATES)
+} | {int(MessageType.PING): Offence.PING_FLOOD}
 
 
 class _Buckets:
@@ -136,14 +137,22 @@ class PeerRates:
     decodes.
     """
 
-    __slots__ = ("_factor", "_of_all", "_of_type", "_since", "refused")
+    __slots__ = ("_factor", "_of_all", "_of_type", "_rates", "_since", "refused")
 
-    def __init__(self, factor: float, now: float) -> None:
-        """`factor` multiplies all limits; `now` is loop time."""
+    def __init__(
+        self,
+        factor: float,
+        now: float,
+        rates: Mapping[int, Rate] = RATES,
+        total: Rate = TOTAL,
+    ) -> None:
+        """`factor` multiplies all limits; `now` is loop time. Extensions have `rates` of their
+        own."""
         self._factor = factor
+        self._rates = rates
         self._since = now
         self._of_type: dict[int, _Buckets] = {}  # of those types that have come
-        self._of_all = _Buckets(TOTAL, factor, now)
+        self._of_all = _Buckets(total, factor, now)
         self.refused = 0  # messages over a limit so far
 
     def spend(self, kind: int, now: float, count: int, size: int) -> None:
@@ -157,7 +166,7 @@ class PeerRates:
 
     def _first(self, kind: int) -> _Buckets:
         """The buckets of a type that had not come so far: full, as those of all are at first."""
-        buckets = _Buckets(RATES[MessageType(kind)], self._factor, self._since)
+        buckets = _Buckets(self._rates[kind], self._factor, self._since)
         self._of_type[kind] = buckets
         return buckets
 
@@ -172,7 +181,7 @@ class PeerRates:
         """So many of a type were refused: the offence that this comes to, if it does."""
         self.refused += count
         buckets = self._of_type.get(kind) or self._first(kind)
-        offence = _OFFENCES[MessageType(kind)]
+        offence = _OFFENCES.get(kind, Offence.MESSAGE_FLOOD)
         if not buckets.over:
             buckets, offence = self._of_all, Offence.MESSAGE_FLOOD
         buckets.excess += count

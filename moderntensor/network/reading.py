@@ -20,6 +20,9 @@ class Why(IntEnum):
     """Its messages wait for their handlers."""
     BUDGET = 2
     """It holds more than its share of the byte budget."""
+    EXTENSION = 4
+    """Messages of an extension wait for their handlers: of the first one that it shares, and each
+    further one has the next bit."""
 
 
 class Debtor(Protocol):
@@ -51,7 +54,7 @@ class Reading:
         """Whether it is not read from."""
         return bool(self._why)
 
-    def pause(self, why: Why) -> bool:
+    def pause(self, why: int) -> bool:
         """Stop for this reason; False if the peer owes us a reply. Idempotent."""
         if self._peer.owes_us:
             return False
@@ -60,7 +63,7 @@ class Reading:
         self._why |= why
         return True
 
-    def resume(self, why: Why) -> None:
+    def resume(self, why: int) -> None:
         """This reason is gone. Idempotent."""
         if self._why & why:
             self._why &= ~why

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..backend import framing
-from .messages import IDLE_CAPS, MessageType
+from .messages import IDLE_CAPS
+from .protocol import TypeByte
 
 __all__ = ["ReplyCaps"]
 
@@ -13,16 +14,16 @@ class ReplyCaps:
 
     def __init__(self, decoder: framing.FrameDecoder) -> None:
         self._decoder = decoder
-        self._open: dict[MessageType, dict[int, int]] = {}  # cap → replies that may come
+        self._open: dict[TypeByte, dict[int, int]] = {}  # cap → replies that may come
 
-    def open(self, kind: MessageType, cap: int) -> None:
+    def open(self, kind: TypeByte, cap: int) -> None:
         """One more reply of `kind` may come, with up to `cap` payload bytes."""
         caps = self._open.setdefault(kind, {})
         caps[cap] = caps.get(cap, 0) + 1
         if caps[cap] == 1:
             self._set(kind, caps)
 
-    def close(self, kind: MessageType, cap: int) -> None:
+    def close(self, kind: TypeByte, cap: int) -> None:
         """One that `open` announced has come, or will not any more."""
         caps = self._open[kind]
         caps[cap] -= 1
@@ -30,5 +31,5 @@ class ReplyCaps:
             del caps[cap]
             self._set(kind, caps)
 
-    def _set(self, kind: MessageType, caps: dict[int, int]) -> None:
-        self._decoder.set_cap(kind, max(caps, default=IDLE_CAPS[kind]))
+    def _set(self, kind: TypeByte, caps: dict[int, int]) -> None:
+        self._decoder.set_cap(kind, max(caps, default=IDLE_CAPS.get(kind, 0)))

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 from ..backend import framing
 from ..errors import (
@@ -27,12 +27,14 @@ from .messages import (
     reply_cap,
 )
 from .offences import Offence
+from .protocol import TypeByte
 from .reply_caps import ReplyCaps
 from .traffic import Traffic
 
 __all__ = ["RequestTable"]
 
 _MAX_ID = 0xFFFF_FFFF
+ReplyClass: TypeAlias = type[Reply]
 
 # How many items the reply may hold at most, by the request; STATE is bounded by its type alone.
 _ITEMS: dict[int, Callable[[Any], int]] = {
@@ -50,9 +52,10 @@ class _Asked:
     """A request that waits for its reply, or whose reply would be late."""
 
     request_id: int
-    type: MessageType
+    type: TypeByte
     most: int | None  # items that the reply may hold
-    reply_type: MessageType
+    reply_type: TypeByte
+    reply_class: ReplyClass
     cap: int
     future: asyncio.Future[Reply]
     asked_at: float  # loop time
@@ -144,7 +147,7 @@ class RequestTable:
             self._traffic.timeouts[kind] += 1
             raise RequestTimeoutError(f"no answer to {kind.name} within {timeout:g} s") from None
 
-    def _ask(self, message: Request, reply_type: MessageType, deadline: float) -> _Asked:
+    def _ask(self, message: Request, reply_type: TypeByte, deadline: float) -> _Asked:
         if self._closed is not None:
             raise PeerDisconnectedError(self._closed)
         if self._late:
@@ -161,6 +164,7 @@ class RequestTable:
             message.TYPE,
             None if items is None else items(message),
             reply_type,
+            message.reply_class(),
             cap,
             self._loop.create_future(),
             self._loop.time(),
@@ -264,7 +268,7 @@ class RequestTable:
 
     # --- replies ---------------------------------------------------------------------------
 
-    def deliver(self, reply_type: MessageType, payload: bytes) -> Reply | None:
+    def deliver(self, reply_type: TypeByte, payload: bytes) -> Reply | None:
         """A reply has come: hand it to whoever asked, and return it; None if it came too late.
 
         Raises `ProtocolViolationError` or `DecodeError` for one that nobody asked for, of another
@@ -290,7 +294,7 @@ class RequestTable:
                 f"{reply_type.name} answers {asked.type.name}",
                 Offence.WRONG_REPLY,
             )
-        reply = cast(Reply, MessageCodec.decode_payload(reply_type, payload))
+        reply = MessageCodec.decode_as(asked.reply_class, payload)
         if asked.most is not None and reply.count > asked.most:
             raise ProtocolViolationError(
                 DisconnectCode.PROTOCOL_ERROR,

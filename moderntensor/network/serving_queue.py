@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from struct import Struct
-from typing import Final, Generic
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from ..config import NodeConfig
 from ..errors import NetworkError, ProtocolViolationError
@@ -14,7 +14,7 @@ from ..runtime import Runtime
 from ..wire import MESSAGES
 from .budget import GRAIN, Account
 from .connection import WRITE_HIGH
-from .dispatch import P, Router
+from .dispatch import Correspondent, P
 from .limits import (
     BUSY_BURST,
     BUSY_EXCESS,
@@ -29,15 +29,16 @@ from .rates import TokenBucket, retry_ms
 from .tasks import TaskSet, ends_us
 from .traffic import Traffic
 
-__all__ = ["ServingQueue", "busy_frame", "refusal"]
+__all__ = ["Answerer", "ServingQueue", "busy_frame", "refusal"]
+
+P_contra = TypeVar("P_contra", bound=Correspondent, contravariant=True)
 
 
 def refusal(request: Request, status: Status, retry_ms: int = 0) -> Reply:
     """The reply to `request` that holds nothing but a status."""
-    reply: Reply = MESSAGES[request.REPLY](  # type: ignore[index]
-        request_id=request.request_id, status=status, retry_ms=retry_ms
-    )
-    return reply
+    reply: Any = request.reply_class()
+    empty: Reply = reply(request_id=request.request_id, status=status, retry_ms=retry_ms)
+    return empty
 
 
 def _busy(kind: MessageType) -> bytes:
@@ -54,9 +55,18 @@ _HEADER: Final = 5
 
 def busy_frame(request: Request, retry_ms: int) -> bytes:
     """The reply BUSY to `request`, encoded."""
-    frame = _BUSY[request.TYPE]
+    frame = _BUSY.get(request.TYPE)
+    if frame is None:
+        return MessageCodec.encode(refusal(request, Status.BUSY, retry_ms))
     fields = _FIELDS.pack(request.request_id, Status.BUSY, retry_ms)
     return frame[:_HEADER] + fields + frame[_HEADER + _FIELDS.size :]
+
+
+class Answerer(Protocol[P_contra]):
+    """Who has the replies."""
+
+    async def answer(self, peer: P_contra, request: Request) -> bytes:
+        """The reply to a peer's request, encoded."""
 
 
 class ServingQueue(Generic[P]):
@@ -72,7 +82,7 @@ class ServingQueue(Generic[P]):
         self,
         peer: P,
         account: Account,
-        router: Router[P],
+        answerer: Answerer[P],
         config: NodeConfig,
         runtime: Runtime,
         traffic: Traffic,
@@ -83,7 +93,7 @@ class ServingQueue(Generic[P]):
         self._traffic = traffic
         self._excess = TokenBucket(BUSY_PER_SECOND, BUSY_BURST, runtime.loop_time())
         self._beyond = 0  # requests over that since the last offence
-        self._router = router
+        self._answerer = answerer
         self._max_inflight = config.max_inflight
         self._max_per_type = config.max_per_type
         self._queue: deque[tuple[Request, int]] = deque()
@@ -185,7 +195,7 @@ class ServingQueue(Generic[P]):
 
     async def _reply_to(self, request: Request) -> bytes:
         try:
-            return await self._router.answer(self._peer, request)
+            return await self._answerer.answer(self._peer, request)
         except ProtocolViolationError:
             raise
         except (Exception, asyncio.CancelledError) as error:

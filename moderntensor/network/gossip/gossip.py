@@ -7,9 +7,11 @@ import asyncio
 from ...blockchain.block import Block
 from ...blockchain.chain import Blockchain
 from ...blockchain.transaction import Transaction
+from ...errors import ConfigError
 from ..clock import ClockOffset
 from ..host import Host
 from ..messages import Message, MessageCodec, MessageType, Request
+from ..protocol import FIRST_EXTENSION_TYPE
 from .blocks import BlockGossip, BlockHook, ClaimHook
 from .score import NewsScore
 from .transactions import TransactionGossip
@@ -46,11 +48,15 @@ class Gossip:
             group.create_task(self.blocks.wait_for_early())
 
     def broadcast(self, message: Message) -> int:
-        """Send a message that is no request to all peers; to how many."""
+        """Send a message that is no request to all peers that take it; to how many."""
         if isinstance(message, Request):
             raise TypeError(f"{type(message).__name__} is a request, and those go to one peer")
         frame = MessageCodec.encode(message)
-        return sum(peer.offer(frame) for peer in self._host.table)
+        if message.TYPE < FIRST_EXTENSION_TYPE:
+            return sum(peer.offer(frame) for peer in self._host.table)
+        if type(message) not in self._host.router.extensions.owners:
+            raise ConfigError(f"{type(message).__name__} belongs to no extension of this node")
+        return sum(peer.offer_message(message, frame) for peer in self._host.table)
 
     async def broadcast_transaction(self, tx: Transaction) -> int:
         """Into the mempool, if there is one, and to all peers that do not know it."""
