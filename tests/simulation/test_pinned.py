@@ -21,6 +21,9 @@ PINNED: list[tuple[str, int, dict[str, Any]]] = [
     ("chaos", 106, SMALL_CHAOS),
     ("chaos", 107, SMALL_CHAOS),
     ("chaos", 114, SMALL_CHAOS),
+    # A sync was cancelled while its bodies became stale, which was logged as a failure:
+    # tests/sync/test_settle.py.
+    ("chaos", 165, {}),
     # Each half had filled its places by itself, and after healing nobody looked for the other one:
     # tests/network/test_outlook.py, "who is on another branch is kept".
     ("partition", 600, {"nodes": 30, "validators": 8}),

@@ -6,19 +6,28 @@ import asyncio
 
 import pytest
 
-from moderntensor.errors import StorageError
+from moderntensor.errors import ModernTensorError, StaleBodiesError, StorageError
 from moderntensor.network.sync.settle import settled
 
 
+@pytest.mark.parametrize(
+    ("error", "loud"),
+    [
+        (StorageError("the disk is full"), True),
+        (RuntimeError("no rule foresees it"), True),
+        (StaleBodiesError("the pending headers are others by now"), False),
+    ],
+)
 async def test_a_failure_after_its_caller_was_cancelled_is_logged(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, error: ModernTensorError | RuntimeError, loud: bool
 ) -> None:
+    """A verdict that concerns nobody any more is no failure of the node."""
     begun, may_fail = asyncio.Event(), asyncio.Event()
 
     async def commit() -> None:
         begun.set()
         await may_fail.wait()
-        raise StorageError("the disk is full")
+        raise error
 
     caller = asyncio.ensure_future(settled(commit()))
     await begun.wait()
@@ -26,7 +35,7 @@ async def test_a_failure_after_its_caller_was_cancelled_is_logged(
     may_fail.set()
     with pytest.raises(asyncio.CancelledError):
         await caller
-    assert "the disk is full" in caplog.text
+    assert (str(error) in caplog.text) is loud
 
 
 async def test_who_is_cancelled_twice_waits_all_the_same() -> None:

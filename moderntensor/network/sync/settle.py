@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from ...errors import ModernTensorError, StorageError
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -16,7 +18,9 @@ T = TypeVar("T")
 async def settled(work: Coroutine[Any, Any, T]) -> T:
     """Await `work`; if cancelled meanwhile, let it end first and only then be cancelled.
 
-    For commits: whoever cancels a sync finds the store at rest when the cancellation returns.
+    For commits: whoever cancels a sync finds the store at rest when the cancellation returns. What
+    they raise then is logged, as an error unless it is a verdict on what peers sent or on what has
+    changed meanwhile: with its caller gone that concerns nobody.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -26,7 +30,13 @@ async def settled(work: Coroutine[Any, Any, T]) -> T:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("failed after its caller was cancelled: %s", error, exc_info=error)
+            verdict = isinstance(error, ModernTensorError) and not isinstance(error, StorageError)
+            log.log(
+                logging.DEBUG if verdict else logging.ERROR,
+                "failed after its caller was cancelled: %s",
+                error,
+                exc_info=error,
+            )
         raise
 
 
