@@ -1,0 +1,52 @@
+// Asking the node: JSON by GET, and its events.
+
+const ROOT = new URL("../v1/", import.meta.url); // also where a proxy serves it under a prefix
+const PATIENCE = 8000; // milliseconds that an answer may take
+const EVENTS = ["head", "reorganisation", "peer", "sync", "missed"];
+
+/** The node answered, but not with what was asked for. */
+export class Refused extends Error {
+  constructor(path, response) {
+    super(`${path} was answered with ${response.status}`);
+    this.status = response.status;
+    this.retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  }
+}
+
+/** The JSON at a path below /v1/. Raises Refused for an answer that is none, any other error where
+ * the node did not answer. */
+export async function get(path) {
+  const response = await fetch(new URL(path, ROOT), {
+    cache: "no-store",
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+  if (!response.ok) {
+    await response.body?.cancel();
+    throw new Refused(path, response);
+  }
+  return response.json();
+}
+
+/**
+ * Listen to the node's events until `close` is called or the stream ends. `onEvent(event)` gets
+ * each, `onOpen()` and `onEnd()` are called once. A browser would try again by itself, and every
+ * few seconds; when to do so is decided by who calls this.
+ */
+export function listen({ onEvent, onOpen, onEnd }) {
+  const source = new EventSource(new URL("events", ROOT));
+  const hear = (message) => {
+    if (source.readyState !== EventSource.CLOSED) onEvent(JSON.parse(message.data));
+  };
+  for (const name of EVENTS) source.addEventListener(name, hear);
+  source.addEventListener("open", () => onOpen(), { once: true });
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED && source.ended) return;
+    source.ended = true;
+    source.close();
+    onEnd();
+  });
+  return () => {
+    source.ended = true;
+    source.close();
+  };
+}
