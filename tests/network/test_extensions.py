@@ -1,0 +1,399 @@
+"""Messages of applications: how they are declared, who is sent them, what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from helpers.engines import Engines
+from helpers.extended import CHAT, DICE, GET_LOG, KIB, LOG, SAY, GetLog, Log, Roll, Say, node_with
+from helpers.rawpeer import until
+
+from moderntensor.errors import (
+    CapabilityError,
+    ConfigError,
+    DecodeError,
+    EncodeError,
+    FrameError,
+    PeerBusyError,
+    RequestTimeoutError,
+)
+from moderntensor.network.extensions import (
+    MAX_EXTENSION_CAP,
+    MAX_EXTENSIONS,
+    Extension,
+    ExtensionSet,
+    RequestId,
+    StatusCode,
+    extension_message,
+)
+from moderntensor.network.messages import (
+    CAPS,
+    GetPeersMessage,
+    HelloMessage,
+    Message,
+    MessageCodec,
+    MessageType,
+    PingMessage,
+    Reply,
+    Request,
+    Status,
+)
+from moderntensor.network.p2p import P2PNode
+from moderntensor.network.peer import Peer
+from moderntensor.network.rates import Rate
+from moderntensor.wire import MESSAGES, list16, str8, u8, u16, u64
+
+TRANSPORTS = pytest.mark.parametrize("secure", [False, True], ids=["plaintext", "secure"])
+
+
+# --- declarations --------------------------------------------------------------------------
+
+
+def declare(base: type = Message, kind: int = SAY, cap: int = 16, **options: Any) -> Any:
+    fields: dict[type, dict[str, Any]] = {
+        Message: {"n": u8},
+        Request: {"request_id": RequestId, "n": u8},
+        Reply: {"request_id": RequestId, "status": StatusCode, "retry_ms": u16, "n": u8},
+    }
+    annotations = options.pop("fields", fields.get(base, {"n": u8}))
+    body = {"__annotations__": annotations, "__module__": __name__, **options.pop("defaults", {})}
+    return extension_message(kind, cap=cap, **options)(type("Made", (base,), body))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"kind": 0x7F}, "type 0x7f, needs 0x80 to 0xff"),
+        ({"kind": 0x100}, "needs 0x80 to 0xff"),
+        ({"cap": MAX_EXTENSION_CAP + 1}, f"needs 1 to {MAX_EXTENSION_CAP}"),
+        ({"cap": 0}, "cap 0, needs 1 to"),
+        ({"rate": Rate(0, 1, 1, 1)}, "a rate of nothing"),
+        ({"rate": Rate(1, 0.5, 1, 1)}, "a rate of nothing"),
+        ({"base": object}, "none of Message, Request, Reply"),
+        ({"reply": Log}, "a notice has no reply"),
+        ({"base": Request}, "a request needs reply="),
+        ({"base": Request, "reply": Say}, "a request needs reply="),
+        ({"base": Request, "reply": Log, "fields": {"n": u8}}, "begin with request_id"),
+        ({"base": Request, "reply": Log, "fields": {"request_id": u64}}, "begin with request_id"),
+        ({"base": Reply}, "n: needs a default"),
+        ({"base": Reply, "defaults": {"n": 0}, "rate": Rate(1, 1, 1, 1)}, "nor a rate"),
+        ({"base": Reply, "defaults": {"n": 0}, "reply": Log}, "neither a reply"),
+        ({"base": Reply, "fields": {"request_id": RequestId, "n": u8}}, "does not begin with"),
+    ],
+)
+def test_a_wrong_declaration_says_what_is_wrong(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        declare(**options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("chat", "chat/", "chat/0", "chat/01", "/1", "chat/10000"),
+        *("Chat/1", "1chat/1", "chat /1", "chät/1", "chat/1\n", "c" * 28 + "/1"),
+        *("sync/1", "sync/2", "relay/9", "state/1", "archive/1"),
+    ],
+)
+def test_a_name_is_a_name_and_a_version_and_none_of_ours(name: str) -> None:
+    with pytest.raises(ConfigError, match="extension"):
+        Extension(name, [Say])
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ([], "has no messages"),
+        ([PingMessage], "PingMessage is no message of extensions"),
+        ([GetLog], "Log is missing"),
+        ([Say, Roll], "type 0x80 is Say of 'chat/1', and also Roll of 'chat/1'"),
+    ],
+)
+def test_an_extension_is_whole(messages: list[type[Message]], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        Extension("chat/1", messages)
+    with pytest.raises(ConfigError, match="handler_timeout"):
+        Extension("chat/1", [Say], handler_timeout=0)
+
+
+def test_a_node_has_each_type_and_each_name_once() -> None:
+    with pytest.raises(ConfigError, match=r"0x80 is Say of 'chat/1', and also Roll of 'dice/1'"):
+        P2PNode(extensions=[CHAT, DICE])
+    with pytest.raises(ConfigError, match="'chat/1' is there twice"):
+        P2PNode(extensions=[CHAT, CHAT])
+    many = [Extension(f"one/{n + 1}", [declare(kind=SAY + n)]) for n in range(MAX_EXTENSIONS + 1)]
+    ExtensionSet(many[:-1])
+    with pytest.raises(ConfigError, match="17 extensions, at most 16"):
+        ExtensionSet(many)
+
+
+def test_nothing_is_known_beyond_the_node() -> None:
+    """The tables of the protocol are what they were."""
+    assert set(MESSAGES) == set(CAPS) == set(MessageType)
+    with pytest.raises(FrameError, match="0x80 is not admitted"):
+        MessageCodec.decode(MessageCodec.encode(Say(room="x", text="y")))
+
+
+def test_a_hello_has_room_for_as_many_as_there_may_be() -> None:
+    names = tuple(f"{'c' * 27}/{1000 + n}" for n in range(MAX_EXTENSIONS))
+    for name in names:
+        Extension(name, [Say])
+    ours = ("sync/1", "relay/1", "state/1", "archive")
+    hello = HelloMessage(
+        node_id=bytes(32), nonce=1, user_agent="a" * 255, capabilities=(*ours, *names)
+    )
+    assert len(hello.encode()) <= HelloMessage.CAP
+
+
+def test_a_refusal_holds_nothing() -> None:
+    refusal = Log(request_id=7, status=Status.NOT_FOUND)
+    assert MessageCodec.decode_as(Log, refusal.encode()) == refusal
+    full = Log(request_id=7, status=Status.NOT_FOUND, lines=("a",))
+    with pytest.raises(EncodeError, match="NOT_FOUND with lines"):
+        MessageCodec.encode(full)
+    with pytest.raises(DecodeError, match="NOT_FOUND with lines"):
+        MessageCodec.decode_as(Log, full.encode())
+
+
+def test_a_fault_of_its_own_counts_as_well() -> None:
+    @extension_message(LOG, cap=64)
+    class Picky(Reply):
+        request_id: RequestId
+        status: StatusCode = Status.OK
+        retry_ms: u16 = 0
+        lines: list16[str8] = ()
+
+        def fault(self) -> str | None:
+            return "too much talk" if len(self.lines) > 1 else None
+
+    MessageCodec.encode(Picky(request_id=1, lines=("a",)))
+    for status, complaint in ((Status.OK, "too much talk"), (Status.BUSY, "BUSY with lines")):
+        with pytest.raises(EncodeError, match=complaint):
+            MessageCodec.encode(Picky(request_id=1, status=status, lines=("a", "b")))
+
+
+def test_both_twins_read_and_admit_them(engine: Engines) -> None:
+    layout = engine.layout.Layout(Say, Say.__fields__)
+    said = Say(room="tea", text="two please")
+    assert layout.pack(said) == said.encode()
+    assert layout.unpack(said.encode()) == said
+    with pytest.raises(DecodeError, match="1 trailing byte"):
+        layout.unpack(said.encode() + b"\0")
+    decoder = engine.framing.FrameDecoder({SAY: KIB, LOG: 0})
+    assert not decoder.feed((KIB + 2).to_bytes(4, "big") + bytes([SAY]))
+    assert (
+        str(decoder.error)
+        == f"frame of type 0x80 announces {KIB + 1} payload bytes, over its cap of {KIB}"
+    )
+    assert decoder.pending == decoder.held == 0
+
+
+# --- between nodes -------------------------------------------------------------------------
+
+
+async def connect(one: P2PNode, other: P2PNode) -> Peer:
+    return await one.connect_peer("127.0.0.1", other.listen_port)
+
+
+@TRANSPORTS
+async def test_notices_go_to_those_who_share_the_extension(secure: bool) -> None:
+    """Four nodes of a process: two chat, one rolls dice by the same type byte, one does neither."""
+    heard: list[tuple[str, Any]] = []
+
+    async def hear(peer: Peer, message: Any) -> None:
+        heard.append((peer.address, message))
+
+    async with (
+        node_with(CHAT, secure=secure) as alice,
+        node_with(CHAT, secure=secure) as bob,
+        node_with(DICE, secure=secure) as carol,
+        node_with(secure=secure) as dave,
+    ):
+        bob.register_handler(Say.TYPE, hear)
+        carol.register_handler(Roll.TYPE, hear)
+        peers = [await connect(alice, other) for other in (bob, carol, dave)]
+        assert [peer.extensions for peer in peers] == [{"chat/1"}, set(), set()]
+        assert alice.peers_with("chat/1") == peers[:1]
+        assert "chat/1" in next(iter(dave.peers.values())).capabilities
+        assert await alice.broadcast(Say(room="tea", text="hello")) == 1
+        peers[0].send(Say(room="tea", text="again"))
+        await until(lambda: len(heard) == 2)
+        assert [message.text for _, message in heard] == ["hello", "again"]
+        assert alice.traffic.sent.messages[SAY] == bob.traffic.received.messages[SAY] == 2
+
+        for peer in peers[1:]:
+            with pytest.raises(CapabilityError, match=r"does not have the extension 'chat/1'"):
+                peer.send(Say(room="tea", text="hello"))
+            with pytest.raises(CapabilityError, match=r"does not have the extension 'chat/1'"):
+                await peer.request(GetLog(room="tea"))
+        for node in (alice, dave):
+            with pytest.raises(ConfigError, match="Roll belongs to no extension of this node"):
+                await node.broadcast(Roll(dice=3))
+        with pytest.raises(ConfigError, match="Roll belongs to no extension of this node"):
+            peers[0].send(Roll(dice=3))
+        with pytest.raises(ConfigError, match="0x80 belongs to no message and no extension here"):
+            dave.register_handler(Say.TYPE, hear)
+        with pytest.raises(TypeError, match="needs request"):
+            peers[0].send(GetLog(room="tea"))
+
+        # The same byte means something else to those who share something else.
+        async with node_with(DICE, secure=secure) as erin:
+            await connect(erin, carol)
+            assert await erin.broadcast(Roll(dice=6)) == 1
+            await until(lambda: len(heard) == 3)
+            assert heard[-1][1] == Roll(dice=6)
+        assert not any(n.reputation.counts.offences for n in (alice, bob, carol, dave))
+
+
+@TRANSPORTS
+async def test_requests_get_what_the_handler_says(secure: bool) -> None:
+    async with node_with(CHAT, secure=secure) as alice, node_with(CHAT, secure=secure) as bob:
+        peer = await connect(alice, bob)
+        silent = await peer.request(GetLog(room="tea"))
+        assert (silent.status, silent.count) == (Status.NOT_FOUND, 0)  # nobody there to answer
+
+        async def log(_: Peer, asked: GetLog) -> Log | Say | None:
+            if asked.room == "error":
+                raise LookupError("no such room")
+            if asked.room == "other":
+                return Say(room="x", text="y")
+            if asked.room == "none":
+                return None
+            return Log(request_id=asked.request_id, lines=(asked.room, "hello"))
+
+        bob.register_handler(GetLog.TYPE, log)
+        seen: list[Any] = []
+
+        async def see(_: Peer, reply: Any) -> None:
+            seen.append(reply)
+
+        alice.register_handler(Log.TYPE, see)
+        answers = await asyncio.gather(*(peer.request(GetLog(room=f"r{n}")) for n in range(30)))
+        assert [getattr(reply, "lines", None) for reply in answers] == [
+            (f"r{n}", "hello") for n in range(30)
+        ]
+        await until(lambda: len(seen) == 30)  # a handler of the type of replies sees them, too
+        for room, status in (
+            ("error", Status.BUSY),
+            ("other", Status.BUSY),
+            ("none", Status.NOT_FOUND),
+        ):
+            assert (await peer.request(GetLog(room=room))).status == status
+        assert alice.traffic.requests.by_type[GET_LOG].count == 34
+        bob.unregister_handler(GetLog.TYPE, log)
+        assert (await peer.request(GetLog(room="tea"))).status == Status.NOT_FOUND
+        assert peer.info.requests_in_flight == 0
+
+
+async def test_our_own_sending_keeps_to_the_rate_that_was_declared() -> None:
+    """So that a busy application is not taken for a flood."""
+    async with node_with(CHAT) as alice, node_with(CHAT) as bob:
+        peer = await connect(alice, bob)
+        sent = 0
+        with pytest.raises(PeerBusyError, match=r"Say is over its rate for \d+\.\d\d s"):
+            for sent in range(1000):  # noqa: B007
+                peer.send(Say(room="tea", text="more"))
+        assert 40 <= sent <= 64
+        assert await alice.broadcast(Say(room="tea", text="more")) == 0
+        await peer.request(GetPeersMessage())
+        back = next(iter(bob.peers.values()))
+        assert back.info.messages_refused == 0
+        assert not bob.reputation.counts.offences
+
+
+@TRANSPORTS
+async def test_a_handler_that_hangs_holds_up_nothing_but_its_own(secure: bool) -> None:
+    """Neither the node's own traffic with that peer, nor other peers, nor the end of the node."""
+    hang = Extension("chat/1", [Say, GetLog, Log], handler_timeout=60.0)
+    heard: list[str] = []
+    patient = asyncio.Event()
+
+    async def hear(peer: Peer, said: Say) -> None:
+        heard.append(said.text)
+        if said.text == "hang":
+            await patient.wait()
+
+    async def never(_: Peer, asked: GetLog) -> Log:
+        if asked.room == "hang":
+            await patient.wait()
+        return Log(request_id=asked.request_id)
+
+    async with (
+        node_with(hang, secure=secure) as node,
+        node_with(CHAT, secure=secure) as bad,
+        node_with(CHAT, secure=secure) as good,
+    ):
+        node.register_handler(Say.TYPE, hear)
+        node.register_handler(GetLog.TYPE, never)
+        stuck, free = await connect(bad, node), await connect(good, node)
+        stuck.send(Say(room="tea", text="hang"))
+        stuck.send(Say(room="tea", text="behind"))
+        with pytest.raises(RequestTimeoutError):
+            await stuck.request(GetLog(room="hang"), timeout=0.1)
+        assert (await stuck.request(GetPeersMessage())).status == Status.OK
+        assert await stuck.reachable()
+        free.send(Say(room="tea", text="free"))
+        assert (await free.request(GetLog(room="tea"))).status == Status.OK
+        await until(lambda: "free" in heard)
+        assert heard == ["hang", "free"]
+        info = next(p for p in node.peers.values() if p.node_id == bad.node_id).info
+        assert info.messages_waiting == 1
+        assert not node.reputation.counts.offences
+        patient.set()
+        await until(lambda: heard[-1] == "behind")
+        await until(lambda: bad.traffic.late_replies == 1)  # and nobody is blamed for it
+        assert not bad.reputation.counts.offences
+        patient.clear()
+        stuck.send(Say(room="tea", text="hang"))  # the node stops nevertheless
+        await until(lambda: heard[-1] == "hang")
+
+
+async def test_a_handler_that_takes_too_long_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    brief = Extension("chat/1", [Say, GetLog, Log], handler_timeout=0.05)
+    heard: list[str] = []
+    cancelled: list[str] = []
+
+    async def slow(_: Peer, message: Any) -> Any:
+        heard.append(message.room)
+        if message.room == "slow":
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(message.room)
+                raise
+        return Log(request_id=message.request_id) if isinstance(message, GetLog) else None
+
+    async with node_with(brief) as node, node_with(CHAT) as other:
+        node.register_handler(Say.TYPE, slow)
+        node.register_handler(GetLog.TYPE, slow)
+        peer = await connect(other, node)
+        peer.send(Say(room="slow", text=""))
+        peer.send(Say(room="next", text=""))
+        assert (await peer.request(GetLog(room="slow"))).status == Status.BUSY
+        assert (await peer.request(GetLog(room="more"))).status == Status.OK
+        await until(lambda: len(heard) == 4)
+        assert cancelled == ["slow", "slow"]
+        assert not peer.closed
+    assert "took longer than 0.05 s, and was cancelled" in caplog.text
+
+
+async def test_more_than_a_peer_may_have_in_flight_waits_for_its_turn() -> None:
+    """As for ours, and apart from ours."""
+    running = most = 0
+    go = asyncio.Event()
+
+    async def log(_: Peer, asked: GetLog) -> Log:
+        nonlocal running, most
+        await go.wait()
+        return Log(request_id=asked.request_id)
+
+    async with node_with(CHAT, max_per_type=2) as node, node_with(CHAT) as other:
+        node.register_handler(GetLog.TYPE, log)
+        peer = await connect(other, node)
+        asked = [asyncio.ensure_future(peer.request(GetLog(room="x"))) for _ in range(5)]
+        await peer.request(GetPeersMessage())
+        assert peer.info.requests_in_flight == 2
+        go.set()
+        assert [reply.status for reply in await asyncio.gather(*asked)] == [Status.OK] * 5
+        assert next(iter(node.peers.values())).info.busy_replies == 0
