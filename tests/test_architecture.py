@@ -23,6 +23,7 @@ FLOORS = [
     "client",
     "network",
     "node",
+    "metrics",
     "simulation",
     "cli",
 ]
