@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +145,8 @@ class FullNode:
         except BaseException:
             self.state_db.close()
             raise
+        self.on_stopping: Final[list[Callable[[], Awaitable[None]]]] = []
+        """Awaited first by `stop`: of what uses the node and has to end before it."""
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._stopping = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
@@ -193,6 +195,13 @@ class FullNode:
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
+        try:
+            for user in tuple(self.on_stopping):
+                await user()
+        finally:
+            await self._end_parts()
+
+    async def _end_parts(self) -> None:
         try:
             for task in tuple(self._tasks):
                 task.cancel()

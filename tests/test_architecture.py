@@ -24,6 +24,7 @@ FLOORS = [
     "network",
     "node",
     "metrics",
+    "api",
     "simulation",
     "cli",
 ]

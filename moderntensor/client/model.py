@@ -8,9 +8,10 @@ seconds, sizes bytes.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 Hash = str
 """64 hex digits."""
@@ -22,6 +23,34 @@ Amount = str
 
 class _Model(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that a newer node adds are ignored by an older client."""
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client sends: a field that the node does not know is refused, not ignored."""
+
+
+class AddPeer(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node to connect to."""
+
+    address: Annotated[str, Meta(min_length=3, max_length=400)]
+    """``host:port``, or ``id@host:port`` where only the node of that id will do."""
+
+
+class AddBan(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is neither to be dialled nor admitted, and connected no longer."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=120)]
+    """An IP address, a network, ``host:port`` or a node id."""
+    seconds: Annotated[float, Meta(gt=0, le=3_153_600_000)]
+    """From now on; up to a hundred years."""
+    reason: Annotated[str, Meta(pattern="^[ -~]{1,64}$")] = "operator"
+
+
+class SubmitTransaction(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A signed transaction."""
+
+    raw: Annotated[str, Meta(max_length=262_140)]
+    """Encoded, in hex."""
 
 
 class Problem(_Model, frozen=True, kw_only=True):
@@ -201,6 +230,8 @@ class Header(_Model, frozen=True, kw_only=True):
     extra_data: str
     """Hex."""
     signature: str
+    transactions: int | None = None
+    """How many it has; None where that was not looked up, or its body is not here."""
 
 
 class HeaderList(_Model, frozen=True, kw_only=True):
@@ -287,6 +318,12 @@ class Traffic(_Model, frozen=True, kw_only=True):
 
 class TrafficList(_Model, frozen=True, kw_only=True):
     types: list[Traffic]
+
+
+class Health(_Model, frozen=True, kw_only=True):
+    """A probe that is passed; else the answer is a `Problem`."""
+
+    status: Literal["alive", "ready"]
 
 
 # --- events ------------------------------------------------------------------------------------

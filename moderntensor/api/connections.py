@@ -1,0 +1,128 @@
+"""Connections of clients: how many there may be, and how long each may take."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from .limits import FIRST_REQUEST, KEEP_ALIVE, LINGER, MAX_CONNECTIONS, MAX_HEADERS, MAX_LINE
+from .problems import Refusal, shown
+
+__all__ = ["Connection", "HttpServer"]
+
+log = logging.getLogger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """One socket of a client. Between requests it is idle, and the first to go."""
+
+    def __init__(self, server: HttpServer, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self._socket: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.on_lost: Callable[[], object] | None = None
+        """Called once the client is gone."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        if not self._server.make_room():
+            transport.abort()
+            return
+        self._socket = transport
+        self._server.open[self] = None
+        self._wait(FIRST_REQUEST)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._server.open.pop(self, None)
+        self._busy()
+        self._socket = None
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def begin(self) -> None:
+        """A request is here, with all of its headers."""
+        self._busy()
+
+    def end(self) -> None:
+        """Its answer is with the client."""
+        if self._socket is not None and not self._socket.is_closing():
+            self._wait(KEEP_ALIVE)
+
+    def abort(self) -> None:
+        """Close at once, whatever is not sent yet."""
+        if self._socket is not None:
+            self._socket.abort()
+
+    def _wait(self, seconds: float) -> None:
+        self._server.idle[self] = None
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self.abort)
+
+    def _busy(self) -> None:
+        self._server.idle.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP, or to a failure of ours."""
+        self._busy()
+        if status >= 500:
+            log.error("a request failed", exc_info=exc)
+            refusal = Refusal(500, "the request failed here; the node's log says why")
+        else:
+            said = (message or str(exc or "")).strip().split("\n")[0]
+            refusal = Refusal(400, f"this is no HTTP request that is served here: {shown(said)}")
+        response = refusal.response()
+        response.force_close()
+        return response
+
+
+class HttpServer(web.Server):
+    """Makes a `Connection` of each socket, of a bounded number."""
+
+    def __init__(self, handler: Any) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(handler, loop=loop)
+        self.open: dict[Connection, None] = {}
+        self.idle: dict[Connection, None] = {}
+        """Those without a request, the longest idle first."""
+        self._options = {
+            "loop": loop,
+            "access_log": None,
+            "keepalive_timeout": 2 * KEEP_ALIVE,  # ours is sooner
+            "max_line_size": MAX_LINE,
+            "max_field_size": MAX_LINE,
+            "max_headers": MAX_HEADERS,
+            "lingering_time": LINGER,
+            "auto_decompress": False,  # a small body may not become a large one
+        }
+
+    def make_room(self) -> bool:
+        """Room for one more, be it at the cost of who has asked nothing for longest. Sockets that
+        are idle cost their owner nothing, and so keep nobody out."""
+        if len(self.open) < MAX_CONNECTIONS:
+            return True
+        longest = next(iter(self.idle), None)
+        if longest is None:
+            return False
+        self.idle.pop(longest)
+        self.open.pop(longest, None)
+        longest.abort()
+        return True
+
+    def __call__(self) -> Connection:
+        return Connection(self, **self._options)

@@ -1,0 +1,57 @@
+"""Reading the store for clients: on worker threads, few at a time, and none of it forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from ..network.tasks import TaskSet
+from ..runtime import Runtime
+from .limits import READS, READS_WAITING
+from .problems import Refusal
+
+__all__ = ["Reads"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Reads:
+    """Takes turns with the worker threads, so that the node's own work is not held up."""
+
+    def __init__(self, runtime: Runtime, tasks: TaskSet) -> None:
+        self._runtime = runtime
+        self._tasks = tasks
+        self._turns = asyncio.Semaphore(READS)
+        self._waiting = 0
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function` on a worker thread, in turn. What its caller gives up runs to its end and
+        keeps its turn until then. Refuses where too many wait."""
+        if self._waiting >= READS_WAITING:
+            raise Refusal(503, "too many requests read the chain", headers={"Retry-After": "1"})
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tasks.start(self._do(outcome, partial(function, *args, **kwargs)), "HTTP read")
+        return await outcome
+
+    async def _do(self, outcome: asyncio.Future[T], work: Callable[[], T]) -> None:
+        try:
+            result = await self._runtime.run(work)
+        except asyncio.CancelledError:
+            outcome.cancel()
+            raise
+        except Exception as error:  # it is for the request
+            if not outcome.done():
+                outcome.set_exception(error)
+        else:
+            if not outcome.done():
+                outcome.set_result(result)
+        finally:
+            self._turns.release()
