@@ -49,6 +49,10 @@ EXPECTED = {
         r"block 1 came in the background, with 2 transactions",
         r"both nodes have state root [0-9a-f]{64}",
     ],
+    "sqlite_store": [
+        r"block 1 is in chain\.sqlite, [\d,]+ bytes",
+        r"opened again: block 1, balance [\d,]+",
+    ],
     "peer_discovery": [
         r"bootstrap listens on 127\.0\.0\.1:\d+",
         r"node \d dialled bootstrap",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from .gate import Gate
 from .interface import MAX_KEY_SIZE, ReadTransaction, Store, WriteTransaction
 from .lmdb_store import LmdbStore
 from .memory import MemoryStore
@@ -18,6 +19,7 @@ __all__ = [
     "DEFAULT_MAP_SIZE",
     "MAX_KEY_SIZE",
     "MAX_MAP_SIZE",
+    "Gate",
     "LmdbStore",
     "MemoryStore",
     "ReadTransaction",

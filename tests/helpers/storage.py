@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,24 @@ MAP_SIZE = 1 << 30
 
 def open_test_store(path: Path | None, **options: Any) -> Store:
     return open_store(path, TABLES, **({"map_size": MAP_SIZE} | options))
+
+
+def foreign_store(path: Path) -> Store:
+    """A store that the package knows nothing of: the one of examples/sqlite_store.py."""
+    path.mkdir()
+    store: Store = _example().SqliteStore(path / "data.sqlite", TABLES)
+    return store
+
+
+@cache
+def _example() -> Any:
+    path = Path(__file__).resolve().parents[2] / "examples" / "sqlite_store.py"
+    spec = importlib.util.spec_from_file_location("sqlite_store", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def fill(store: Store, count: int, size: int = 100) -> list[tuple[bytes, bytes]]:

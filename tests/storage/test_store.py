@@ -1,4 +1,4 @@
-"""What every store promises, held against both of them."""
+"""What every store promises, held against both of them, and against that of an example."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.storage import fill, open_test_store
+from helpers.storage import fill, foreign_store, open_test_store
 
 from moderntensor.errors import StorageError
 from moderntensor.storage import ReadTransaction, Store, WriteTransaction
 
 
-@pytest.fixture(params=["memory", "lmdb"])
+@pytest.fixture(params=["memory", "lmdb", "somebody else's"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "somebody else's":
+        with foreign_store(tmp_path / "store") as opened:
+            yield opened
+        return
     with open_test_store(tmp_path / "store" if request.param == "lmdb" else None) as opened:
         yield opened
 
