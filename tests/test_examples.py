@@ -61,6 +61,17 @@ EXPECTED = {
         r"node 5 is connected to bootstrap, node 1, node 2, node 3, node 4",
         r"everybody found everybody",
     ],
+    "chat": [
+        r"alice and bob talk",
+        r"  bob: <alice> is there any tea\?",
+        r"  alice: <bob> ja, Grüntee ☕",
+        r"carol comes later and learns of 2 lines",
+        r"  carol: <bob> ja, Grüntee ☕",
+        r"nobody has been in room coffee: 0 lines",
+        r"carol tells 1 of 2 peers, and alice hears it by way of bob",
+        r"  alice: <carol> one for me",
+        r"dave cannot be asked: does not have the extension 'chat/1'",
+    ],
     "message_protocol": [
         r"a record of our own: 0000000000000102000301(aa){32}$",
         r"  refused: Sighting\.peers: 501, at most 500",
