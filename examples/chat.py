@@ -20,11 +20,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Annotated
 
-from moderntensor import Message, NodeConfig, P2PNode, Peer
+from moderntensor import NodeConfig, P2PNode, Peer
 from moderntensor.errors import CapabilityError, NetworkError
-from moderntensor.network.extensions import Extension, RequestId, StatusCode, extension_message
-from moderntensor.network.messages import Reply, Request, Status
-from moderntensor.network.rates import Rate
+from moderntensor.network.extensions import (
+    Extension,
+    Message,
+    Rate,
+    Reply,
+    Request,
+    RequestId,
+    Status,
+    StatusCode,
+    extension_message,
+)
 from moderntensor.wire import Bytes16, Max, Record, U, bytes16, list16, record, str8, u16, u64
 
 KEPT = 200  # lines of a room; also the most that one reply may hold

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .blockchain.validation import BlockValidator
     from .config import NodeConfig
     from .errors import ModernTensorError
+    from .network.extensions import Extension, extension_message
     from .network.identity import NodeIdentity
     from .network.messages import Message, MessageCodec, MessageType
     from .network.p2p import P2PNode
@@ -36,6 +37,7 @@ __all__ = [
     "BlockValidator",
     "Blockchain",
     "ChainConfig",
+    "Extension",
     "FullNode",
     "KeyPair",
     "Message",
@@ -53,6 +55,7 @@ __all__ = [
     "Transaction",
     "TransactionReceipt",
     "__version__",
+    "extension_message",
 ]
 
 _HOMES = {
@@ -62,6 +65,7 @@ _HOMES = {
     "BlockValidator": "blockchain.validation",
     "Blockchain": "blockchain.chain",
     "ChainConfig": "blockchain.genesis",
+    "Extension": "network.extensions",
     "FullNode": "node",
     "KeyPair": "blockchain.crypto",
     "Message": "network.messages",
@@ -78,6 +82,7 @@ _HOMES = {
     "SyncStatus": "network.sync",
     "Transaction": "blockchain.transaction",
     "TransactionReceipt": "blockchain.transaction",
+    "extension_message": "network.extensions",
 }
 
 

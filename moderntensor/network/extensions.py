@@ -32,7 +32,12 @@ __all__ = [
     "NO_EXTENSIONS",
     "Extension",
     "ExtensionSet",
+    "Message",
+    "Rate",
+    "Reply",
+    "Request",
     "RequestId",
+    "Status",
     "StatusCode",
     "extension_message",
 ]
