@@ -224,7 +224,7 @@ async def test_a_block_whose_transactions_are_here_waits_for_no_answer(
         await until(lambda: chain_of(node).head.hash == block.hash)
         second.send(PingMessage(nonce=9))
         assert (await next_message(second, PongMessage)).nonce == 9  # it was asked for nothing
-        assert not node.gossip.blocks._waiting
+        await until(lambda: not node.gossip.blocks._waiting)
         assert not node.reputation.counts.offences
 
 
