@@ -34,19 +34,20 @@ export async function get(path) {
  */
 export function listen({ onEvent, onOpen, onEnd }) {
   const source = new EventSource(new URL("events", ROOT));
+  let over = false;
+  const close = () => {
+    over = true;
+    source.close();
+  };
   const hear = (message) => {
-    if (source.readyState !== EventSource.CLOSED) onEvent(JSON.parse(message.data));
+    if (!over) onEvent(JSON.parse(message.data));
   };
   for (const name of EVENTS) source.addEventListener(name, hear);
-  source.addEventListener("open", () => onOpen(), { once: true });
+  source.addEventListener("open", () => over || onOpen(), { once: true });
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED && source.ended) return;
-    source.ended = true;
-    source.close();
+    if (over) return;
+    close();
     onEnd();
   });
-  return () => {
-    source.ended = true;
-    source.close();
-  };
+  return close;
 }

@@ -103,7 +103,7 @@ export class Live {
       this.#endStream();
       this.#streamAfter = 0;
       this.#store.reset();
-      this.#headersSoon = true;
+      this.#headersSoon = this.#peersSoon = true;
     }
     this.#store.setNodeClock(status.head.timestamp + status.head.age);
     this.#store.set({ status, head: status.head });
@@ -125,13 +125,17 @@ export class Live {
       questions.push(["headers", `headers?limit=${BLOCKS_SHOWN}`, (answer) => answer.headers]);
     }
     this.#peersSoon = this.#headersSoon = false;
-    const answers = await Promise.all(
-      questions.map(async ([name, path, pick]) => {
+    const news = {};
+    const asked = questions.map(async ([name, path, pick]) => {
+      try {
         const answer = await get(path);
-        return [name, pick ? pick(answer) : answer];
-      }),
-    );
-    const news = Object.fromEntries(answers);
+        news[name] = pick ? pick(answer) : answer;
+      } catch (error) {
+        // A node that is too busy for one of them is there all the same: what was known stays.
+        if (!(error instanceof Refused) || error.status === 429) throw error;
+      }
+    });
+    await Promise.all(asked);
     if (news.headers?.length) [news.head] = news.headers; // asked for later than the status
     this.#store.set(news);
   }
@@ -189,6 +193,7 @@ export class Live {
     const { counts, headers } = this.#store;
     counts.set(header.hash, transactions);
     while (counts.size > COUNTS_KEPT) counts.delete(counts.keys().next().value);
+    if (headers.slice(1).some(({ hash }) => hash === header.hash)) return; // it came late
     const top = headers[0];
     if (top !== undefined && header.previous_hash === top.hash) {
       this.#store.set({ headers: [header, ...headers].slice(0, BLOCKS_SHOWN), counts });

@@ -4,7 +4,8 @@ import { byId, figure, h, say, setFigure } from "./dom.js";
 import { ago, bytes, count, digits, duration, percent, roundTrip, short } from "./format.js";
 import { detail, sentence, syncFigures } from "./words.js";
 
-const MOVING = new Set(["headers", "state", "blocks"]);
+// While it follows, the head is behind for a moment with every new block: that is no sync.
+const SYNCING = new Set(["waiting", "headers", "state", "blocks"]);
 
 // [field, label, how it is written, a line below it]
 const TILES = [
@@ -59,8 +60,8 @@ export function showOverview(store) {
     const words = sentence(status, sync, head);
     say(byId("sentence"), words);
     say(byId("detail"), detail(status, sync));
-    const moving = sync !== null && (MOVING.has(sync.phase) || sync.progress < 1);
-    document.title = moving && sync !== null ? `${percent(sync.progress)} · ${words}` : words;
+    const moving = sync !== null && SYNCING.has(sync.phase) && sync.progress < 1;
+    document.title = moving ? `${percent(sync.progress)} · ${words}` : words;
     byId("sync").hidden = !moving;
     if (sync !== null) drawSync(sync);
     for (const { value, under, write, below } of tiles) {

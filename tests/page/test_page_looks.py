@@ -1,0 +1,311 @@
+"""How the page looks and handles, in a real browser, with what a test puts before it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from helpers.browser import Opened, Theme, browser, opened
+from helpers.page_server import HEIGHT, Said, peer, saying, sync
+
+from moderntensor.client import model
+
+pytestmark = pytest.mark.long
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+WARNINGS = [
+    model.Concern(code="no_peers", severity="critical", text="No peer.", hint="Look at the line."),
+    model.Concern(code="clock_off", severity="warning", text="Clock off.", hint="Set the clock."),
+    model.Concern(code="few_peers", severity="notice", text="Few peers.", hint="Open the port."),
+]
+TRAFFIC = [
+    model.Traffic(
+        type=name, messages_received=n, messages_sent=n, bytes_received=9**n, bytes_sent=10 * n
+    )
+    for n, name in enumerate(["PING", "NEW_BLOCK_HASHES", "GET_BLOCK_BODIES", "0x81"])
+]
+# Every piece of text that is seen, with the worst contrast to what it stands on.
+POOR_CONTRAST = """() => {
+  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const over = ([r, g, b, a = 1], [R, G, B]) =>
+    [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
+  const light = (colour) => {
+    const [r, g, b] = colour.map((c) => c / 255)
+      .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    const layers = [];
+    for (let at = element; at; at = at.parentElement) {
+      layers.push(parse(getComputedStyle(at).backgroundColor));
+    }
+    return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+  };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let seen = 0;
+  while (walk.nextNode()) {
+    const element = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !element.checkVisibility()) continue;
+    if (element.closest('noscript, title, .unseen')) continue;
+    const style = getComputedStyle(element);
+    const below = ground(element);
+    const text = over(parse(element.ownerSVGElement ? style.fill : style.color), below);
+    const [high, low] = [light(text), light(below)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    seen += 1;
+    if (ratio < 4.5) found.push(`${ratio.toFixed(2)} ${walk.currentNode.data}`);
+  }
+  return { seen, found };
+}"""
+TOO_WIDE = """() => {
+  const found = [];
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth > width) found.push('the page scrolls sideways');
+  for (const card of document.querySelectorAll('.card')) {
+    const edge = card.getBoundingClientRect().right + 0.5;
+    for (const element of card.querySelectorAll('*')) {
+      const { right, width } = element.getBoundingClientRect();
+      if (width && right > edge && !element.closest('.unseen, .hit, .frame')) {
+        found.push(`${element.tagName}.${element.className} ${element.textContent.slice(0, 30)}`);
+      }
+    }
+  }
+  return found;
+}"""
+
+
+def crowd(count: int, agent: str = "moderntensor/0.7.0") -> list[model.Peer]:
+    return [
+        peer(n, outbound=n % 5 == 0, latency=None if n == 4 else 0.001 * 1.2**n, agent=agent)
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+async def said() -> Said:
+    return Said(peers=crowd(5), traffic=TRAFFIC)
+
+
+@pytest.fixture
+async def served(said: Said) -> AsyncIterator[str]:
+    async with saying(said) as base:
+        yield base
+
+
+async def filled(page: Opened) -> None:
+    await page.until("() => document.querySelectorAll('#blocks tbody tr').length > 0")
+    await page.until("() => document.querySelectorAll('.chart .dot').length > 0")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_all_text_can_be_read(said: Said, served: str, theme: Theme) -> None:
+    said.warnings = WARNINGS
+    said.sync = sync(phase="blocks", progress=0.5, target_height=2 * HEIGHT, eta=65.0)
+    async with browser() as running, opened(running, served, theme=theme) as page:
+        await filled(page)
+        await page.page.locator(".open").first.click()
+        result = await page.page.evaluate(POOR_CONTRAST)
+        assert result["seen"] > 150
+        assert result["found"] == []
+        scheme = await page.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (scheme == "rgb(243, 246, 247)") == (theme == "light")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1024, 1600])
+async def test_nothing_is_wider_than_its_place(said: Said, served: str, width: int) -> None:
+    said.peers = [*crowd(40), *crowd(1, agent="W" * 255)]
+    said.warnings = WARNINGS
+    async with browser() as running, opened(running, served, width=width) as page:
+        await filled(page)
+        await page.page.locator(".open").first.click()
+        await page.page.locator("#peers-more").click()
+        for details in await page.page.locator("details summary").all():
+            await details.click()
+        assert await page.page.evaluate(TOO_WIDE) == []
+        for count in (0, 5):
+            said.peers = crowd(count)
+            await page.until(
+                "(n) => document.querySelectorAll('#peers tbody tr').length === n", count
+            )
+            assert await page.page.evaluate(TOO_WIDE) == []
+
+
+async def test_what_peers_say_is_text(said: Said, served: str) -> None:
+    said.peers = crowd(3, agent=HOSTILE)
+    said.traffic = [
+        model.Traffic(
+            type=HOSTILE, messages_received=1, messages_sent=1, bytes_received=1, bytes_sent=1
+        )
+    ]
+    said.warnings = [
+        model.Concern(code="tip_stale", severity="warning", text=HOSTILE, hint=HOSTILE)
+    ]
+    async with browser() as running, opened(running, served) as page:
+        alerts: list[str] = []
+        page.page.on("dialog", lambda dialog: alerts.append(dialog.message))
+        await filled(page)
+        shown = await page.page.locator('data[data-field="user_agent"]').all_inner_texts()
+        assert shown == [HOSTILE] * 3
+        assert await page.page.locator("#warning-list span").inner_text() == HOSTILE
+        assert await page.page.locator("#traffic tbody th").inner_text() == HOSTILE
+        assert await page.page.locator("main img, main script").count() == 0
+        assert alerts == []
+
+
+async def test_warnings_come_and_go(said: Said, served: str) -> None:
+    async with browser() as running, opened(running, served) as page:
+        await filled(page)
+        assert not await page.page.locator("#warnings").is_visible()
+        said.warnings = WARNINGS
+        await page.until("() => document.querySelectorAll('#warning-list li').length === 3")
+        first = await page.page.locator("#warning-list li").first.inner_text()
+        assert " ".join(first.split()) == "Critical No peer. Look at the line."
+        assert "No peer." in await page.page.locator("#announce").inner_text()
+        shapes = page.page.locator("#warning-list .mark path:first-child")
+        drawn = {await shape.get_attribute("d") for shape in await shapes.all()}
+        assert len(drawn) == 3  # told apart without colours
+        said.warnings = []
+        await page.until("() => document.getElementById('warnings').hidden")
+
+
+async def test_peers_are_sorted_by_any_column(said: Said, served: str) -> None:
+    said.peers = crowd(8)
+    async with browser() as running, opened(running, served) as page:
+        await filled(page)
+
+        async def order(column: str) -> list[str]:
+            await page.page.get_by_role("button", name=column, exact=True).click()
+            rows = page.page.locator("#peers tbody tr")
+            return [await row.get_attribute("data-address") or "" for row in await rows.all()]
+
+        by_latency = sorted(said.peers, key=lambda p: (p.latency is None, p.latency, p.address))
+        assert await order("Round trip") == [each.address for each in by_latency]
+        assert await page.page.locator("th[aria-sort]").inner_text() == "Round trip"
+        down = await order("Round trip")
+        assert down == [each.address for each in reversed(by_latency)]
+        sent = sorted(said.peers, key=lambda p: -p.bytes_sent)
+        assert await order("Sent") == [each.address for each in sent]
+
+
+async def test_peers_stand_as_far_away_as_their_round_trips(said: Said, served: str) -> None:
+    said.peers = crowd(10)
+    async with browser() as running, opened(running, served, still=True) as page:
+        await filled(page)
+        placed = await page.page.evaluate(
+            """() => [...document.querySelectorAll('.latency .dot')].map((dot) => {
+              const [x, y] = dot.style.transform.match(/-?[\\d.]+/g).map(Number);
+              return [dot.dataset.address, x - 180, y - 180, dot.querySelector('rect') === null];
+            })"""
+        )
+        peers = {each.address: each for each in said.peers}
+        distances = []
+        for address, x, y, disc in placed:
+            each = peers[address]
+            assert disc == each.outbound  # by shape
+            assert (x > 0) == each.outbound  # and by side
+            distances.append((each.latency or float("inf"), (x * x + y * y) ** 0.5))
+        ordered = [distance for _, distance in sorted(distances)]
+        assert len(placed) == 10
+        assert ordered == sorted(ordered)
+        assert "half within" in (await page.page.get_attribute(".latency svg", "aria-label"))
+
+
+async def test_all_of_it_by_keyboard(said: Said, served: str) -> None:
+    said.peers = crowd(20)
+    async with browser() as running, opened(running, served) as page:
+        await filled(page)
+        stops: list[tuple[str, bool]] = []
+        for _ in range(80):
+            await page.page.keyboard.press("Tab")
+            name, seen = await page.page.evaluate(
+                """() => {
+                  const at = document.activeElement;
+                  const style = getComputedStyle(at);
+                  const { top, bottom } = at.getBoundingClientRect();
+                  const seen = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2
+                    && bottom > 0 && top < innerHeight;
+                  return [at.tagName === 'BODY' ? '' : at.textContent.trim(), seen];
+                }"""
+            )
+            if not name:
+                break
+            stops.append((name, seen))
+        names = [name for name, _ in stops]
+        assert [name for name, seen in stops if not seen] == []
+        assert names[0] == "Skip to the content"
+        assert {"Values", "Height", "Round trip", "Offences", "Show all 20"} <= set(names)
+        assert f"{HEIGHT:,}" in names
+        block = page.page.locator(".open").first
+        await block.focus()
+        await page.page.keyboard.press("Enter")
+        assert await block.get_attribute("aria-expanded") == "true"
+        assert await page.page.locator("#blocks tr.detail").count() == 1
+        assert await block.evaluate("(button) => document.activeElement === button")
+        await page.page.keyboard.press("Space")
+        assert await page.page.locator("#blocks tr.detail").count() == 0
+
+
+async def test_nothing_moves_for_those_who_do_not_want_it(said: Said, served: str) -> None:
+    moving = """() => [...document.querySelectorAll('*')].filter((element) => {
+      const style = getComputedStyle(element);
+      return style.animationName !== 'none' || parseFloat(style.transitionDuration) > 0;
+    }).length"""
+    async with browser() as running:
+        async with opened(running, served) as page:
+            await filled(page)
+            assert await page.page.evaluate(moving) > 0
+        async with opened(running, served, still=True) as page:
+            await filled(page)
+            assert await page.page.evaluate(moving) == 0
+
+
+async def test_a_node_that_is_too_busy_is_asked_less_and_not_called_lost(
+    said: Said, served: str
+) -> None:
+    async with browser() as running, opened(running, served) as page:
+        await filled(page)
+        said.refuse["v1/peers"] = (503, {})
+        said.refuse["v1/headers"] = (500, {})
+        await page.page.wait_for_timeout(4500)
+        assert not await page.page.locator("#lost").is_visible()
+        assert await page.page.locator("#peers tbody tr").count() == 5
+        said.refuse["v1/status"] = (429, {"Retry-After": "3"})
+        await page.page.wait_for_timeout(2500)
+        before = said.asked.count("v1/status")
+        await page.page.wait_for_timeout(2000)
+        assert said.asked.count("v1/status") <= before + 1
+        assert not await page.page.locator("#lost").is_visible()
+        state = await page.page.locator("#connection").get_attribute("data-state")
+        assert state == "polling"  # there are no events here
+
+
+async def test_the_bar_says_how_far_and_how_long(said: Said, served: str) -> None:
+    said.sync = sync(
+        phase="blocks",
+        start_height=0,
+        current_height=31_256,
+        header_height=60_000,
+        target_height=100_000,
+        progress=0.31256,
+        blocks_per_second=1234.5,
+        eta=192.0,
+    )
+    async with browser() as running, opened(running, served) as page:
+        await filled(page)
+        assert await page.page.locator("#sentence").inner_text() == (
+            "Syncing: block 31,256 of 100,000"
+        )
+        words = (await page.page.locator("#sync-figures").inner_text()).replace("\u00a0", " ")
+        assert "31.2 %" in words
+        assert "1,235 blocks/s, 3 min 12 s to go" in words
+        bar = page.page.get_by_role("progressbar")
+        assert await bar.get_attribute("aria-valuenow") == "31"
+        shares = await page.page.evaluate(
+            "[...document.querySelectorAll('.bar i')].map((i) => i.style.width)"
+        )
+        assert shares == ["60%", "31.256%"]
+        said.sync = sync()
+        await page.until("() => document.getElementById('sync').hidden")
+        assert await page.page.locator("#sentence").inner_text() == (
+            f"Following the chain, at block {HEIGHT:,}"
+        )
