@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_BODY: Final = 256 * 1024  # the largest transaction in hex, a quarter less
+MAX_BODY: Final = 264 * 1024  # the largest transaction in hex takes 256 KiB
 MAX_LINE: Final = 8 * 1024  # of the request line, and of one header: what most servers take
 MAX_HEADERS: Final = 64
 MAX_LIMIT: Final = 500  # items of one answer
@@ -17,7 +17,7 @@ KEEP_ALIVE: Final = 30.0  # until those of the next one are
 BODY_TIME: Final = 10.0  # for all of a request's body
 REQUEST_TIME: Final = 20.0  # until the answer is made; dialling a peer takes 15 at most
 SEND_TIME: Final = 30.0  # until the client has taken it
-LINGER: Final = 2.0  # in which the rest of a body that nobody wants is read
+LINGER: Final = 1.0  # in which the rest of a body that nobody wants is read
 STOP_TIME: Final = 2.0  # for requests under way, once the server stops
 
 READS: Final = 2  # of the store at a time: the node has worker threads for other work too

@@ -11,7 +11,7 @@ from .problems import shown
 
 __all__ = ["ADDRESS", "BEFORE_HEIGHT", "BEFORE_TX", "LIMIT", "PROOF", "REF", "TX_HASH", "Parameter"]
 
-MAX_HEIGHT: Final = (1 << 64) - 1
+MAX_HEIGHT: Final = (1 << 53) - 1  # what every JSON reader keeps exact
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 
@@ -75,7 +75,7 @@ REF = Parameter(
     "ref",
     "path",
     _reference,
-    {"type": "string", "pattern": "^(head|[0-9]{1,19}|(0[xX])?[0-9a-fA-F]{64})$"},
+    {"type": "string", "pattern": "^(head|[0-9]{1,15}|(0[xX])?[0-9a-fA-F]{64})$"},
     "A height, the hash of a block, or `head`.",
 )
 TX_HASH = Parameter("hash", "path", _hash, _HASH_SCHEMA, "The hash of a transaction.")
@@ -106,7 +106,7 @@ BEFORE_HEIGHT = Parameter(
     "before",
     "query",
     lambda text: number(text, 0, MAX_HEIGHT),
-    {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1},
+    {"type": "integer", "minimum": 0, "maximum": MAX_HEIGHT},
     "Those below this height alone.",
 )
 BEFORE_TX = Parameter(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ from ..network.addresses import NodeAddress, parse_address, parse_node_address
 from ..network.sync import SyncPhase, SyncStatus
 from ..node import FullNode
 from .output import bad_option, console, count, duration, short, size
+
+if TYPE_CHECKING:
+    from ..api import ApiServer  # needs an extra
 
 STATUS_INTERVAL = 10.0  # seconds between two status lines
 STATE_INTERVAL = 2.0  # while a state is fetched, which is a matter of seconds
@@ -77,6 +81,29 @@ def node(
             " to there are not checked.",
         ),
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve the HTTP API and the status page there, such as 127.0.0.1:8645; port 0"
+            " takes any.",
+        ),
+    ] = None,
+    http_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="The token for what changes something; made if it is missing. By default"
+            " http.token in the data directory."
+        ),
+    ] = None,
+    http_allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which clients may call the HTTP API, besides localhost and IP"
+            " addresses; may be given many times.",
+        ),
+    ] = None,
 ) -> None:
     """Run one node from a genesis file and a data directory until Ctrl-C or SIGTERM.
 
@@ -84,6 +111,9 @@ def node(
     is encrypted, and the id of every peer is proved.
     """
     host, port = _address("--listen", listen)
+    served = None if http is None else _address("--http", http)
+    if served is None and (http_token_file or http_allow_host):
+        raise bad_option("--http", "is missing, without which nothing is served over HTTP")
     for address in peer or ():
         _peer(address)
     config = ChainConfig.load(genesis)
@@ -108,13 +138,31 @@ def node(
         producer_key=key,
         trusted_head=trusted,
     )
-    asyncio.run(run(full_node))
+    token_file = http_token_file or data / "http.token"
+    asyncio.run(_run_serving(full_node, served, token_file, tuple(http_allow_host or ())))
+
+
+async def _run_serving(
+    full_node: FullNode, at: tuple[str, int] | None, token_file: Path, names: tuple[str, ...]
+) -> None:
+    """`run`, with HTTP where that is asked for."""
+    api = None
+    if at is not None:
+        try:
+            from ..api import ApiServer, load_token  # noqa: PLC0415 - needs an extra
+
+            token = load_token(token_file, full_node.runtime)
+            api = ApiServer(full_node, *at, token=token, allowed_hosts=names)
+        except BaseException:
+            await full_node.stop()
+            raise
+    await run(full_node, api, token_file)
 
 
 def _address(option: str, text: str) -> tuple[str, int]:
     """Host and port; a usage error naming the option if it is no address."""
     try:
-        if option == "--listen" and text.endswith(":0"):  # any port, where one listens
+        if text.endswith(":0"):  # any port
             return parse_address(text + "1")[0], 0
         return parse_address(text)
     except ConfigError as error:
@@ -141,12 +189,20 @@ def _block(text: str) -> tuple[int, bytes]:
     return int(height), bytes.fromhex(digits)
 
 
-async def run(full_node: FullNode) -> None:
-    """Run the node, a status line now and then, until SIGINT or SIGTERM. Raises what made a
-    part of it fail."""
+async def run(
+    full_node: FullNode, api: ApiServer | None = None, token_file: Path | None = None
+) -> None:
+    """Run the node, a status line now and then, until SIGINT or SIGTERM, and `api` with it. Raises
+    what made a part of it fail."""
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if api is not None:
+            api.begin_stop()  # whoever asks is told before anything closes
+        full_node.request_stop()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, full_node.request_stop)
+        loop.add_signal_handler(number, end)
     out = console()
 
     def synced() -> None:
@@ -158,12 +214,16 @@ async def run(full_node: FullNode) -> None:
 
     full_node.sync.on_sync_complete = synced
     try:
-        async with full_node:
+        async with AsyncExitStack() as running:
+            await running.enter_async_context(full_node)
             p2p = full_node.p2p
             out.print(
                 f"listening on {NodeAddress(p2p.listen_host, p2p.listen_port, p2p.node_id)}, "
                 f"genesis {short(full_node.chain.genesis_hash)}"
             )
+            if api is not None:
+                await running.enter_async_context(api)
+                out.print(f"HTTP on {api.url}, the token is in {token_file}")
             out.print(status_line(full_node))
             while not await _stopping(full_node, interval(full_node.sync.status)):
                 out.print(status_line(full_node))

@@ -49,7 +49,7 @@ class AddBan(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class SubmitTransaction(_Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A signed transaction."""
 
-    raw: Annotated[str, Meta(max_length=262_140)]
+    raw: Annotated[str, Meta(pattern="^(0[xX])?([0-9a-fA-F]{2})+$", max_length=262_138)]
     """Encoded, in hex."""
 
 

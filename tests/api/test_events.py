@@ -1,0 +1,154 @@
+"""Events as they happen, for those who keep up and those who do not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from helpers.forks import ChainMaker
+from helpers.http_scene import Scene, scene
+from helpers.sync_nodes import extend, until
+
+from moderntensor.api import limits
+from moderntensor.client import model
+
+
+class Stream:
+    """One listener, over a socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self.last = ""
+
+    @classmethod
+    async def open(cls, made: Scene, last: str = "") -> Stream:
+        reader, writer = await made.connect()
+        after = f"Last-Event-ID: {last}\r\n" if last else ""
+        writer.write(f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{after}\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in head and b"text/event-stream" in head
+        return cls(reader, writer)
+
+    async def next(self, *kinds: str) -> dict[str, Any]:
+        """The next event of these kinds."""
+        while True:
+            lines: dict[str, str] = {}
+            while True:
+                line = (await asyncio.wait_for(self._reader.readline(), 20)).decode()
+                assert line
+                if line == "\n":
+                    break
+                name, _, value = line.rstrip("\n").partition(": ")
+                if name in ("id", "event", "data"):
+                    lines[name] = value
+            if lines.get("event") in kinds:
+                self.last = lines["id"]
+                data = json.loads(lines["data"])
+                assert data["type"] == lines["event"]
+                return dict(data)
+
+    async def ended(self) -> bool:
+        await asyncio.wait_for(self._reader.read(), 20)
+        return True
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+async def test_heads_peers_and_sync(pair: Scene) -> None:
+    stream = await Stream.open(pair)
+    extend(pair.peer.chain, 3, 2)  # which the node fetches
+    head = await stream.next("head")
+    while head["header"]["height"] < 13:
+        head = await stream.next("head")
+    assert (head["header"]["hash"], head["transactions"]) == (pair.peer.chain.head.hash.hex(), 2)
+    sync = await stream.next("sync")
+    while sync["sync"]["current_height"] < 13:
+        sync = await stream.next("sync")
+    await pair.node.p2p.disconnect_peer(next(iter(pair.node.p2p.peers)))
+    gone = await stream.next("peer")
+    assert not gone["connected"]
+    assert gone["reason"] == "disconnected by its user"
+    assert gone["node_id"] == pair.peer.p2p.node_id.hex()
+    stream.close()
+    await until(lambda: not pair.api._context.events.listeners)  # noticed at once
+
+
+async def test_a_reorganisation() -> None:
+    maker = ChainMaker()
+    async with scene(config=maker.config, blocks=0) as made:
+        stream = await Stream.open(made)
+        old = maker.run(maker.genesis, 2)
+        new = maker.run(maker.genesis, 3, gap=2)
+        for block in (*old, *new):
+            made.node.chain.import_block(block)
+        event = await stream.next("reorganisation")
+        assert (event["from_height"], event["to_height"], event["fork_height"]) == (2, 3, 0)
+        assert event["from_hash"] == old[-1].hash.hex()
+        assert event["to_hash"] == new[-1].hash.hex()
+        stream.close()
+
+
+async def test_who_comes_back_gets_what_it_missed(served: Scene) -> None:
+    events = served.api._context.events
+    first = await Stream.open(served)
+    extend(served.node.chain, 1)
+    await first.next("head")
+    first.close()
+    for number in range(3):
+        events.publish(model.MissedEvent(events=number))  # any will do
+    again = await Stream.open(served, first.last)
+    assert [(await again.next("missed"))["events"] for _ in range(3)] == [0, 1, 2]
+    again.close()
+    # After a restart its ids mean nothing, and all that there is comes.
+    stranger = await Stream.open(served, "00000000-7")
+    assert (await stranger.next("head"))["header"]["height"] == 11
+    stranger.close()
+
+
+async def test_who_is_too_slow_is_told_and_costs_nothing(served: Scene) -> None:
+    events = served.api._context.events
+    listener = events.listen(None)
+    behind = events.number
+    for _ in range(limits.EVENTS_KEPT + 100):
+        events.publish(model.MissedEvent(events=0))
+    missed = json.loads(listener.take().split(b"\n\n")[0].partition(b"data: ")[2])
+    assert missed == {"type": "missed", "events": 100}
+    assert listener.position > behind + 100
+    taken = 0
+    while listener.take():
+        taken += 1
+    assert listener.position == events.number
+    assert 0 < taken < 100
+    assert len(events._frames) == limits.EVENTS_KEPT
+    listener.leave()
+
+
+async def test_listeners_are_bounded_and_those_who_never_read_hold_nobody_up(
+    served: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderntensor.api.events.LISTENERS", 8)
+    streams = [await Stream.open(served) for _ in range(8)]
+    assert "is the most" in await served.refused(503, "/v1/events")
+    for _ in range(3 * limits.EVENTS_KEPT):
+        served.api._context.events.publish(
+            model.PeerEvent(
+                address="a" * 900, node_id="b", outbound=True, connected=False, reason=None
+            )
+        )
+    assert (await served.get("/v1/status"))["head"]["height"] == 10
+    await asyncio.wait_for(served.node.stop(), 8)  # which stops the server first
+    assert served.api._runner is None
+    for stream in streams:
+        stream.close()
+
+
+async def test_the_server_ends_with_listeners_that_wait(served: Scene) -> None:
+    streams = [await Stream.open(served) for _ in range(5)]
+    await asyncio.wait_for(served.api.stop(), 5)
+    assert all([await stream.ended() for stream in streams])
+    for stream in streams:
+        stream.close()
