@@ -210,6 +210,41 @@ async def test_patience_runs_out_once_for_a_peer_however_small_the_parts_of_othe
     assert pool.patience.seconds <= 2**3 * 0.02  # once for each of the jobs that it held
 
 
+async def test_patience_runs_out_once_for_a_peer_however_many_jobs_it_holds_up() -> None:
+    """It serves something else meanwhile, so that it is not dropped for it."""
+    quick, hanging = StandInPeer("quick", height=1), StandInPeer("hanging")
+    pool = pool_of(quick, hanging, stall_timeout_max=10.0)
+    of_hanging = next(source for source in pool if source.peer is hanging)  # type: ignore[comparison-overlap]
+    of_hanging.capacity[Kind.BODIES].delivered(1000, 1.0)  # known: several requests at a time
+    held: list[int] = []
+
+    def script(job: Numbered, source: Source) -> str:
+        if source is of_hanging:
+            held.append(job.height)
+            return "hang"
+        of_hanging.delivered_at[Kind.BODIES] = float("inf")
+        return "ok"
+
+    ran_out: list[float] = []
+
+    class Counted(Patience):
+        def ran_out(self) -> None:
+            ran_out.append(self.seconds)
+            super().ran_out()
+
+    pool.patience = Counted(0.02, 10.0)
+    window: Window[Numbered] = Window(pool, Runtime(1), Kind.BODIES, 8, 10**9)
+    for number in range(50, 54):
+        await window.submit(Numbered(number, script))
+    window.close()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(window.run())
+        taken = [job.height for _ in range(4) if (job := await window.take()) is not None]
+    assert taken == [50, 51, 52, 53]
+    assert len(held) >= 3
+    assert len(ran_out) == 1
+
+
 async def test_an_attempt_that_never_began_gives_its_slot_back() -> None:
     pool = pool_of(StandInPeer("a"), StandInPeer("b"))
     window: Window[Numbered] = Window(pool, Runtime(1), Kind.BODIES, 8, 10**9)

@@ -63,6 +63,7 @@ class Source:
         "capacity",
         "delivered_at",
         "dismissed",
+        "holds_up",
         "hopeless_until",
         "in_flight",
         "owed_height",
@@ -89,6 +90,8 @@ class Source:
         self.busy_since: list[float | None] = [None] * len(
             Kind
         )  # of the first of nothing but "busy"
+        # Others were asked beside it, and it has delivered nothing since.
+        self.holds_up = [False] * len(Kind)
         self.dismissed: dict[bytes, float] = {}  # claimed hash → loop time until it may be followed
         self.hopeless_until = 0.0  # loop time; nothing that it claims can be reached before
         self.owed_height = 0  # that it has yet to show, since we left other headers for its chain
@@ -126,6 +129,7 @@ class Source:
     def useful(self, kind: Kind, now: float) -> None:
         """What it served is wanted: it is neither silent nor only busy."""
         self.delivered_at[kind] = now
+        self.holds_up[kind] = False
         self.silent_since[kind] = self.slow_since[kind] = self.busy_since[kind] = None
 
     @property

@@ -139,7 +139,7 @@ class SourcePool(PresentSources):
         )
         working = sum(1 for source in self._sources.values() if any(source.in_flight))
         best: Source | None = None
-        best_rank: tuple[bool, bool, float, float] | None = None
+        best_rank: tuple[bool, bool, bool, float, float] | None = None
         for source in self._sources.values():
             if (
                 source in refused
@@ -152,6 +152,7 @@ class SourcePool(PresentSources):
             rate = source.capacity[kind].rate
             rank = (
                 source.peer.best_height >= height,
+                not source.holds_up[kind],
                 # Who has delivered anything is not left idle for who has only claimed.
                 source.proven and not source.in_flight[kind],
                 # A peer of unknown speed is tried before a known one is loaded twice.

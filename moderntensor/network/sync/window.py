@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
-from math import inf
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic, Self, TypeVar
 
 from ...runtime import Runtime
@@ -22,6 +21,7 @@ from .sources import SourcePool
 # given to a second peer before patience runs out, which is no reproach to the first.
 EARLY_TIMES: Final = 8
 EARLY_LEAST: Final = 0.5
+ATTEMPTS_MOST: Final = 4  # peers at work on one job, each asked because those before hold it up
 
 
 class Attempt:
@@ -34,14 +34,24 @@ class Attempt:
         "late",
         "moved",
         "passed",
+        "patience",
         "read_before",
         "source",
         "task",
     )
 
-    def __init__(self, source: Source, kind: Kind, now: float, freed: Callable[[], object]) -> None:
-        """`freed()` is called when the peer owes nothing more."""
+    def __init__(
+        self,
+        source: Source,
+        kind: Kind,
+        now: float,
+        patience: float,
+        freed: Callable[[], object],
+    ) -> None:
+        """`patience`: seconds after which a second peer is asked, however much more this one is
+        granted meanwhile. `freed()` is called when the peer owes nothing more."""
         self.source = source
+        self.patience = patience
         self._freed = freed
         self.kind = kind
         self.moved = now  # loop time at which it began or last delivered an item
@@ -214,6 +224,12 @@ class Window(Generic[J]):
                 continue
             if job.attempts:
                 held += job.reply_bytes * len(job.attempts)
+                if (
+                    not first
+                    and self._is_held_up(job)
+                    and held + job.reply_bytes <= self._most_bytes
+                ):
+                    self._hedge(group, job)  # it will hold up the window when its turn comes
             else:
                 spare = held + job.reply_bytes <= self._most_bytes
                 if not (first or spare or job.height <= self.floor_height):
@@ -246,28 +262,46 @@ class Window(Generic[J]):
             rest.ends_unit, job.ends_unit = job.ends_unit, False
             self._jobs.insert(self._jobs.index(job) + 1, rest)
 
+    def _is_held_up(self, job: J) -> bool:
+        """Whether it is with peers alone that have let us wait before, and delivered nothing since:
+        patience that one of them has used up is not granted once more for each of its jobs."""
+        return all(attempt.source.holds_up[self._kind] for attempt in job.attempts.values())
+
     def _hedge(self, group: asyncio.TaskGroup, job: J) -> float:
-        """Ask a second peer where one holds up the window for too long."""
+        """Ask one peer more where those at work on a job hold it up for too long. Returns when to
+        look again."""
         now = self._runtime.loop_time()
         patience = self._pool.patience
-        latest = max(attempt.moved for attempt in job.attempts.values())
+        attempts = tuple(job.attempts.values())
+        latest = max(attempt.moved for attempt in attempts)
         due = latest + patience.seconds
-        usual = self._pool.usual_seconds(self._kind, job.items) if job.items else inf
-        early = min(due, latest + max(EARLY_LEAST, EARLY_TIMES * usual))
+        early = min(due, latest + min(attempt.patience for attempt in attempts))
+        if len(attempts) == 1 and job.items:
+            usual = self._pool.usual_seconds(self._kind, job.items)
+            early = min(early, latest + max(EARLY_LEAST, EARLY_TIMES * usual))
+        taken = {*job.refused, *job.attempts}
         if now < early:
-            return early
-        if len(job.attempts) == 1:
-            taken = job.refused | job.attempts.keys()
+            if not self._is_held_up(job):
+                return early
+            taken.update(source for source in self._pool if source.holds_up[self._kind])
+        source = None
+        if len(attempts) < ATTEMPTS_MOST:
             source = self._pool.pick(self._kind, job.height, taken, job.snapshot)
-            if source is not None:
-                for attempt in job.attempts.values():
-                    if now < due:
-                        attempt.passed = True
-                    elif not attempt.late:  # once, however many others do its work in parts
-                        attempt.late = True
-                        patience.ran_out()
-                self._start(group, job, source)
-        return now + patience.seconds
+        if source is not None:
+            self._pass_over(attempts, reproach=now >= due)
+            self._start(group, job, source)
+        return early if source is None and now < early else now + patience.seconds
+
+    def _pass_over(self, attempts: Iterable[Attempt], *, reproach: bool) -> None:
+        """Others are asked beside these; `reproach`: as patience with them has run out."""
+        late = [attempt for attempt in attempts if reproach and not attempt.late]
+        if late:  # once, however many others do its work in parts
+            self._pool.patience.ran_out()
+        for attempt in attempts:
+            attempt.source.holds_up[self._kind] = True
+            attempt.passed = attempt.passed or not reproach
+        for attempt in late:
+            attempt.late = True
 
     def _forsake(self) -> None:
         """All is done: wait for nobody's late answer."""
@@ -279,7 +313,8 @@ class Window(Generic[J]):
                 attempt.task.cancel()
 
     def _start(self, group: asyncio.TaskGroup, job: J, source: Source) -> None:
-        attempt = Attempt(source, self._kind, self._runtime.loop_time(), self._work.set)
+        now, patience = self._runtime.loop_time(), self._pool.patience.seconds
+        attempt = Attempt(source, self._kind, now, patience, self._work.set)
         job.attempts[source] = attempt
         attempt.task = group.create_task(self._attempt(job, attempt))
         # Not in the task itself, which may be cancelled before it has begun.
