@@ -94,17 +94,17 @@ class Peer(PeerClaims):
         )
         self._reading = Reading(self, host.runtime)
         self._inbox = Inbox(self, self._reading, self.on_read)
-        self._account = host.budget.open(self)
+        self._extensions: PeerExtensions | None = None
+        self._account = host.budget.open(self)  # which may look at what it owes us
         self._serving = ServingQueue(
             self, self._account, host.router, host.config, host.runtime, host.traffic
         )
         self._rates = PeerRates(host.config.rate_limits, now)
         shared = host.router.extensions.shared(self.capabilities)
-        self._extensions = (
-            PeerExtensions(self, host, shared, self._send_request, self._account, self._reading)
-            if shared
-            else None
-        )
+        if shared:
+            self._extensions = PeerExtensions(
+                self, host, shared, self._send_request, self._account, self._reading
+            )
         self._heartbeat = Heartbeat(self, host.config, host.runtime)
         self._logs = LogLimit(LOGS_PER_SECOND, LOGS_BURST, now)
         self._settled = True  # its account says that nothing much is held

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from ..backend import framing
 from ..errors import CapabilityError, ConfigError
-from .budget import GRAIN, Account
+from .budget import EXTENSION_BASE, GRAIN, PEER_BASE, Account, Kind
 from .dispatch import Correspondent, Handler
 from .extensions import Extension, ExtensionSet
 from .inbox import Inbox
@@ -123,6 +123,7 @@ class PeerExtensions:
             _Lane(peer, host, extension, send, account, reading, Why.EXTENSION << index)
             for index, extension in enumerate(shared)
         ]
+        self._account = account
         self._lane_of: dict[type[Message], _Lane] = {}
         self._classes: dict[int, type[Message]] = {}
         decoder = peer.connection.decoder
@@ -196,6 +197,7 @@ class PeerExtensions:
         for lane in self._lanes:
             lane.inbox.start(tasks)
             lane.serving.start(tasks)
+        self._account.hold(Kind.PEERS, PEER_BASE + EXTENSION_BASE * len(self._lanes))
 
     def expire(self) -> None:
         """Forget late requests whose time is over; called now and then."""

@@ -19,6 +19,7 @@ from moderntensor.errors import (
     PeerBusyError,
     RequestTimeoutError,
 )
+from moderntensor.network.budget import EXTENSION_BASE, PEER_BASE, Account, ByteBudget, Holder
 from moderntensor.network.extensions import (
     MAX_EXTENSION_CAP,
     MAX_EXTENSIONS,
@@ -215,6 +216,8 @@ async def test_notices_go_to_those_who_share_the_extension(secure: bool) -> None
         peers = [await connect(alice, other) for other in (bob, carol, dave)]
         assert [peer.extensions for peer in peers] == [{"chat/1"}, set(), set()]
         assert alice.peers_with("chat/1") == peers[:1]
+        held = [alice.budget.report().by_peer[peer.address] for peer in peers]
+        assert [size >= PEER_BASE + EXTENSION_BASE for size in held] == [True, False, False]
         assert "chat/1" in next(iter(dave.peers.values())).capabilities
         assert await alice.broadcast(Say(room="tea", text="hello")) == 1
         peers[0].send(Say(room="tea", text="again"))
@@ -244,6 +247,23 @@ async def test_notices_go_to_those_who_share_the_extension(secure: bool) -> None
             await until(lambda: len(heard) == 3)
             assert heard[-1][1] == Roll(dice=6)
         assert not any(n.reputation.counts.offences for n in (alice, bob, carol, dave))
+
+
+async def test_the_budget_may_ask_a_peer_from_the_first_moment_what_it_owes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever is dropped to make room for a peer is chosen while that peer is being made."""
+    opening = ByteBudget.open
+    asked: list[bool] = []
+
+    def open_and_ask(budget: ByteBudget, holder: Holder) -> Account:
+        asked.append(holder.owes_us)
+        return opening(budget, holder)
+
+    monkeypatch.setattr(ByteBudget, "open", open_and_ask)
+    async with node_with(CHAT) as alice, node_with(CHAT) as bob:
+        await connect(alice, bob)
+    assert asked == [False, False]
 
 
 @TRANSPORTS
