@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from helpers.engines import Engines
 from helpers.extended import CHAT, DICE, GET_LOG, KIB, LOG, SAY, GetLog, Log, Roll, Say, node_with
-from helpers.rawpeer import until
+from helpers.rawpeer import QUIET, until
 
+from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.errors import (
     CapabilityError,
     ConfigError,
@@ -44,6 +45,7 @@ from moderntensor.network.messages import (
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.peer import Peer
 from moderntensor.network.rates import Rate
+from moderntensor.node import FullNode
 from moderntensor.wire import MESSAGES, list16, str8, u8, u16, u64
 
 TRANSPORTS = pytest.mark.parametrize("secure", [False, True], ids=["plaintext", "secure"])
@@ -417,3 +419,15 @@ async def test_more_than_a_peer_may_have_in_flight_waits_for_its_turn() -> None:
         go.set()
         assert [reply.status for reply in await asyncio.gather(*asked)] == [Status.OK] * 5
         assert next(iter(node.peers.values())).info.busy_replies == 0
+
+
+async def test_whole_nodes_take_them_beside_their_chain() -> None:
+    config = ChainConfig(chain_id=7, timestamp=1_700_000_000)
+    async with (
+        FullNode(None, config, settings=QUIET, extensions=[CHAT]) as one,
+        FullNode(None, config, settings=QUIET, extensions=[CHAT]) as other,
+    ):
+        peer = await connect(one.p2p, other.p2p)
+        assert peer.extensions == {"chat/1"}
+        assert {"chat/1", "sync/1", "relay/1"} <= peer.capabilities
+        assert (await peer.request(GetLog(room="tea"))).status == Status.NOT_FOUND
