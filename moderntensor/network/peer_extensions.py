@@ -54,6 +54,7 @@ class _Lane:
     ) -> None:
         self.extension = extension
         self._router = host.router
+        self._bounded: dict[tuple[Handler[Sharer], ...], tuple[Handler[Sharer], ...]] = {}
         self.requests = RequestTable(
             peer.connection.decoder,
             send,
@@ -76,7 +77,10 @@ class _Lane:
         """Queue a message, `size` bytes of payload, for its handlers, if there are any."""
         handlers = self._router.handlers[message.TYPE]
         if handlers:
-            bounded = tuple(partial(self._in_time, handler) for handler in handlers)
+            bounded = self._bounded.get(handlers)
+            if bounded is None:
+                bounded = tuple(partial(self._in_time, handler) for handler in handlers)
+                self._bounded = {handlers: bounded}  # those of another type make room for them
             self.inbox.put(bounded, message, OBJECT_BYTES + OBJECT_FACTOR * size)
 
     async def _in_time(self, handler: Handler[Sharer], peer: Sharer, message: Message) -> Any:
