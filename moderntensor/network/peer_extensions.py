@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from ..backend import framing
 from ..errors import CapabilityError, ConfigError
@@ -27,6 +27,8 @@ from .serving_queue import ServingQueue
 from .tasks import TaskSet
 
 __all__ = ["PeerExtensions", "missing"]
+
+Handlers: TypeAlias = "tuple[Handler[Sharer], ...]"
 
 # Of what a peer may send of a type: what two nodes measure is never quite the same.
 _OUR_PART: Final = 0.9
@@ -54,7 +56,7 @@ class _Lane:
     ) -> None:
         self.extension = extension
         self._router = host.router
-        self._bounded: dict[tuple[Handler[Sharer], ...], tuple[Handler[Sharer], ...]] = {}
+        self._bounded: dict[int, tuple[Handlers, Handlers]] = {}  # as they are, and in time
         self.requests = RequestTable(
             peer.connection.decoder,
             send,
@@ -77,10 +79,10 @@ class _Lane:
         """Queue a message, `size` bytes of payload, for its handlers, if there are any."""
         handlers = self._router.handlers[message.TYPE]
         if handlers:
-            bounded = self._bounded.get(handlers)
-            if bounded is None:
+            known, bounded = self._bounded.get(message.TYPE, ((), ()))
+            if known is not handlers:
                 bounded = tuple(partial(self._in_time, handler) for handler in handlers)
-                self._bounded = {handlers: bounded}  # those of another type make room for them
+                self._bounded[message.TYPE] = handlers, bounded
             self.inbox.put(bounded, message, OBJECT_BYTES + OBJECT_FACTOR * size)
 
     async def _in_time(self, handler: Handler[Sharer], peer: Sharer, message: Message) -> Any:
