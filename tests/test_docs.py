@@ -82,6 +82,7 @@ def test_dependencies_are_those_of_pyproject() -> None:
         "## To test": [each for each in extras["test"] if not each.startswith("moderntensor")],
         "## To compare": extras["bench"],
         "## To simulate": [*extras["simulation"], *extras["dask"]],
+        "## To write": extras["docs"],
         "## To fuzz": [
             requirement.partition(";")[0]  # on which systems is said in words
             for requirement in extras["fuzz"]

@@ -21,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pages", nargs="+", type=Path)
     parser.add_argument("--tree", action="store_true", help="the package of this tree")
+    parser.add_argument("--show", action="store_true", help="what each block prints")
     arguments = parser.parse_args()
     for path in arguments.pages:
         with tempfile.TemporaryDirectory() as directory:
@@ -29,6 +30,7 @@ def main() -> int:
                 with Following(
                     Path(directory), literal=True, installed=not arguments.tree
                 ) as following:
+                    following.told = print if arguments.show else None
                     following.follow(page)
             except PageError as error:
                 print(error, file=sys.stderr)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 120.0  # seconds that a block may take, and that one in the background takes to be there
 ENDING = 20.0  # seconds from SIGTERM to the end
 MAX_LINES = 100_000  # of output kept of one block
+MAX_SHOWN = 8_000  # characters of it in a complaint
 # Ports that pages name; another one stands in for each, so that two pages can be followed at once.
 PORTS = re.compile(r"(?<![\w.])(864[5-9]|3030[3-9])(?![\w.]*\d)")
 _FIRST_PORT, _PORTS = 20_000, 9_000  # below those that systems give to whoever dials
@@ -33,7 +35,7 @@ _FIRST_PORT, _PORTS = 20_000, 9_000  # below those that systems give to whoever 
 _UNWANTED = {"COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "PYTHONPATH"}
 # Cwd and variables are those of the next block, as they are for who types this into one terminal.
 _SHELL = 'trap \'pwd >"$DOCS_CWD"; env -0 >"$DOCS_ENV"\' EXIT\nset -a\n'
-_NUMBER = re.compile(r"(0x)?\b[0-9a-f]{8,}\b|-?\b\d[\d,.]*|\b[0-9a-f]{4,}(…|\.\.\.)")
+_NUMBER = re.compile(r"\b(?:0x)?[0-9a-f]{8,}\b|-?\b\d[\d,.]*|\b[0-9a-f]{4,}(…|\.\.\.)")
 
 
 class Child:
@@ -80,33 +82,39 @@ class Child:
             )
         if not there or text not in self.output:
             self.kill()
-            raise PageError(f"{self.block.where}: never said {text!r}:\n{self.output}")
+            raise PageError(f"{self.block.where}: never said {text!r}:\n{shortened(self.output)}")
 
     def wait(self) -> int:
         try:
             code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise PageError(f"{self.block.where}: took too long:\n{self.output}") from None
+            raise PageError(
+                f"{self.block.where}: took too long:\n{shortened(self.output)}"
+            ) from None
         self.reader.join(ENDING)  # what it left running would keep the pipe open
         if self.reader.is_alive():
             self.kill()
-            raise PageError(f"{self.block.where}: leaves processes behind:\n{self.output}")
+            raise PageError(
+                f"{self.block.where}: leaves processes behind:\n{shortened(self.output)}"
+            )
         return code
 
     def stop(self) -> None:
         """SIGTERM, to all of them; they have to end by it, and without a complaint."""
         if not self.reader.is_alive():
             self.kill()
-            raise PageError(f"{self.block.where}: ended too soon:\n{self.output}")
+            raise PageError(f"{self.block.where}: ended too soon:\n{shortened(self.output)}")
         os.killpg(self.process.pid, signal.SIGTERM)
         self.reader.join(ENDING)
         late = self.reader.is_alive()
         self.kill()
         if late:
-            raise PageError(f"{self.block.where}: does not end by SIGTERM:\n{self.output}")
+            raise PageError(
+                f"{self.block.where}: does not end by SIGTERM:\n{shortened(self.output)}"
+            )
         if "Traceback (most recent call last)" in self.output:
-            raise PageError(f"{self.block.where}: ended badly:\n{self.output}")
+            raise PageError(f"{self.block.where}: ended badly:\n{shortened(self.output)}")
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -146,6 +154,7 @@ class Following:
         self.env["PATH"] = os.pathsep.join(path)
         self.running: list[Child] = []
         self.printed = ""  # by the block before
+        self.told: Callable[[str], object] | None = None  # what each one prints
 
     def _commands(self) -> Path:
         """`moderntensor` and `python` of this tree, whatever is installed."""
@@ -241,10 +250,13 @@ class Following:
         finally:
             child.kill()
         self.printed = child.output
+        if self.told is not None:
+            self.told(f"-- {block.where}\n{child.output}")
         if code != block.exit:
             others = "\n".join(f"-- {c.block.where}\n{c.output}" for c in self.running)
             raise PageError(
-                f"{block.where}: exit code {code}, not {block.exit}:\n{child.output}\n{others}"
+                f"{block.where}: exit code {code}, not {block.exit}:\n"
+                f"{shortened(child.output)}\n{shortened(others)}"
             )
         if block.kind != PYTHON:
             self._remember()
@@ -323,23 +335,28 @@ def compare(block: Block, printed: str) -> None:
 def compare_lines(block: Block, shown: str, printed: str) -> None:
     """Line after line; numbers, hashes and white space aside. A line `…` stands for any."""
     real = [_masked(line) for line in printed.splitlines() if line.strip()]
-    position, skipping = 0, False
+    runs: list[list[str]] = [[]]  # of lines, between those that stand for any
     for line in shown.splitlines():
         if line.strip() in ("…", "..."):
-            skipping = True
-            continue
-        if not line.strip():
-            continue
-        wanted = _masked(line)
-        try:
-            found = real.index(wanted, position)
-        except ValueError:
-            found = -1
-        if found < 0 or (found > position and not skipping):
-            raise PageError(f"{block.where}: {line!r} was not printed here:\n{printed}")
-        position, skipping = found + 1, False
-    if position < len(real) and not skipping:
-        raise PageError(f"{block.where}: more was printed than is shown:\n{printed}")
+            runs.append([])
+        elif line.strip():
+            runs[-1].append(_masked(line))
+    position = len(runs[0])
+    matches = real[:position] == runs[0] if len(runs) > 1 else real == runs[0]
+    for run in runs[1:-1]:
+        places = range(position, len(real) - len(run) + 1)
+        found = next((n for n in places if real[n : n + len(run)] == run), None)
+        matches = matches and found is not None
+        position = (found or 0) + len(run)
+    end = len(real) - len(runs[-1])
+    if not (matches and (len(runs) == 1 or (end >= position and real[end:] == runs[-1]))):
+        raise PageError(f"{block.where}: shown is\n{shown}\nbut printed was\n{shortened(printed)}")
+
+
+def shortened(text: str) -> str:
+    """Its beginning and its end, where it is long."""
+    half = MAX_SHOWN // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[:half]}\n[…]\n{text[-half:]}"
 
 
 def _masked(line: str) -> str:
