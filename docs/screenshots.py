@@ -37,11 +37,11 @@ from moderntensor.node import FullNode
 IMAGES: Final = Path(__file__).parent / "images"
 MAX_SIZE: Final = 150_000  # bytes of one picture
 COLOURS: Final = 128
-BLOCKS: Final = 30_000
+BLOCKS: Final = 10_000
 BLOCK_TIME: Final = 2
-SYNC_FOR: Final = 25.0  # seconds of a sync before its pictures are taken
+SYNCED: Final = 0.4  # share of the chain at which the pictures of a sync are taken
 FOLLOW_FOR: Final = 60.0
-PAUSE: Final = 0.0012  # seconds for each block: a sync that lasts long enough to be looked at
+PAUSE: Final = 0.004  # seconds for each block: a sync that lasts long enough to be looked at
 ACCOUNTS: Final = demo_keys(8)
 VALIDATORS: Final = demo_keys(3, "validator")
 SETTINGS: Final = NodeConfig(
@@ -72,7 +72,7 @@ def make_chain() -> Blockchain:
     config = demo_config(ACCOUNTS, VALIDATORS, timestamp=began, block_time=BLOCK_TIME)
     chain = BlockValidator(StateDB(None), config).chain
     for _ in build_chain(
-        chain, validators=VALIDATORS, accounts=ACCOUNTS, blocks=BLOCKS, transfers=BLOCKS
+        chain, validators=VALIDATORS, accounts=ACCOUNTS, blocks=BLOCKS, transfers=4 * BLOCKS
     ):
         pass
     return chain
@@ -204,7 +204,8 @@ async def main(directory: Path) -> None:
             await serve(chain, stack, [f"127.0.0.1:{port}"])
         api = await stack.enter_async_context(ApiServer(node, port=0))
         pages = await open_pages(browser, f"{api.url}/")
-        await asyncio.sleep(SYNC_FOR)
+        while node.chain.head.height < SYNCED * BLOCKS:  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(0.2)
         await take(pages, "syncing", directory)
         node.sync.on_block_synced = None
         growing = asyncio.create_task(grow(chain))

@@ -73,6 +73,29 @@ def header(height: int) -> model.Header:
     )
 
 
+def block() -> model.Block:
+    """The newest, with amounts as long as they can be."""
+    transactions = [
+        model.Transaction(
+            hash=hexed("transaction", n),
+            sender="0x" + hexed("sender", n)[:40],
+            to="0x" + hexed("to", n)[:40] if n else None,
+            value=str(2**128 - 1) if n % 2 else "5",
+            nonce=n,
+            gas_price=1,
+            gas_limit=30_000,
+            data="",
+            size=180,
+            height=HEIGHT,
+            position=n,
+            succeeded=(True, False, None)[n % 3],
+            gas_used=21_000,
+        )
+        for n in range(60)
+    ]
+    return model.Block(header=header(HEIGHT), size=12_000, transactions=transactions)
+
+
 def status(peers: list[model.Peer], warnings: list[model.Concern]) -> model.NodeStatus:
     outbound = sum(each.outbound for each in peers)
     return model.NodeStatus(
@@ -147,18 +170,16 @@ class Said:
     """Status and headers by path."""
 
     def answer(self, path: str) -> msgspec.Struct | None:
-        match path:
-            case "v1/status":
-                return status(self.peers, self.warnings)
-            case "v1/sync":
-                return self.sync
-            case "v1/peers":
-                return model.PeerList(peers=self.peers)
-            case "v1/traffic":
-                return model.TrafficList(types=self.traffic)
-            case "v1/headers":
-                return model.HeaderList(headers=[header(HEIGHT - n) for n in range(12)])
-        return None
+        if path.startswith("v1/blocks/"):
+            return block()
+        said: dict[str, msgspec.Struct] = {
+            "v1/status": status(self.peers, self.warnings),
+            "v1/sync": self.sync,
+            "v1/peers": model.PeerList(peers=self.peers),
+            "v1/traffic": model.TrafficList(types=self.traffic),
+            "v1/headers": model.HeaderList(headers=[header(HEIGHT - n) for n in range(12)]),
+        }
+        return said.get(path)
 
     async def handle(self, request: web.Request) -> web.Response:
         path = request.path.lstrip("/")

@@ -104,6 +104,7 @@ async def test_all_text_can_be_read(said: Said, served: str, theme: Theme) -> No
     async with browser() as running, opened(running, served, theme=theme) as page:
         await filled(page)
         await page.page.locator(".open").first.click()
+        await page.page.locator(".transactions").wait_for()
         result = await page.page.evaluate(POOR_CONTRAST)
         assert result["seen"] > 150
         assert result["found"] == []
@@ -118,6 +119,7 @@ async def test_nothing_is_wider_than_its_place(said: Said, served: str, width: i
     async with browser() as running, opened(running, served, width=width) as page:
         await filled(page)
         await page.page.locator(".open").first.click()
+        await page.page.locator(".transactions").wait_for()
         await page.page.locator("#peers-more").click()
         for details in await page.page.locator("details summary").all():
             await details.click()
@@ -150,6 +152,18 @@ async def test_what_peers_say_is_text(said: Said, served: str) -> None:
         assert await page.page.locator("#traffic tbody th").inner_text() == HOSTILE
         assert await page.page.locator("main img, main script").count() == 0
         assert alerts == []
+
+
+async def test_a_block_with_many_transactions_shows_the_first(said: Said, served: str) -> None:
+    async with browser() as running, opened(running, served) as page:
+        await filled(page)
+        await page.page.locator(".open").first.click()
+        await page.page.locator(".transactions").wait_for()
+        assert await page.page.locator(".transactions tbody tr").count() == 50
+        detail = (await page.page.locator("#blocks .detail").inner_text()).replace("\u00a0", " ")
+        assert "and 10 transactions more" in detail
+        assert f"{2**128 - 1:,}" in detail  # to the last digit
+        assert "failed" in detail
 
 
 async def test_warnings_come_and_go(said: Said, served: str) -> None:

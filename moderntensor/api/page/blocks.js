@@ -63,7 +63,7 @@ function makeRow({ header }, store, toggle) {
   const element = h("tr", { "data-hash": hash },
     cell("Height", null, button), cell("Age", null, age),
     cell("Transactions", "num", transactions),
-    cell("Gas used", null, gauge(full), ` ${percent(full)}`),
+    cell("Gas used", null, gauge(full), full > 0 && full < 0.001 ? " < 0.1\u00a0%" : ` ${percent(full)}`),
     cell("Validator", "wide mono", short(header.validator)), cell("Hash", "wide mono", short(hash)));
   element.addEventListener("click", (event) => {
     if (!event.target.closest("button") && !String(getSelection())) button.click();
@@ -118,8 +118,8 @@ function describe({ header, size, transactions }) {
   const more = transactions.length - rows.length;
   return [
     list,
+    h("h3", {}, several(transactions.length, "transaction")),
     h("table", { class: "stack transactions", role: "table" },
-      h("caption", {}, several(transactions.length, "transaction")),
       h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...rows)),
     more > 0 ? h("p", { class: "soft" }, `and ${several(more, "transaction")} more`) : "",
   ];
@@ -128,16 +128,20 @@ function describe({ header, size, transactions }) {
 function describeTransaction(transaction) {
   const { succeeded, gas_used: gas } = transaction;
   const outcome = succeeded === null ? "not known" : succeeded ? "took effect" : "failed";
-  const cell = (label, name, text, title = null) =>
-    h("td", { "data-label": label, class: name, title }, text);
+  const cell = (label, name, ...text) => h("td", { "data-label": label, class: name }, ...text);
   return h("tr", { "data-hash": transaction.hash },
-    cell("Transaction", "mono", short(transaction.hash), transaction.hash),
-    cell("From", "mono", short(transaction.sender), transaction.sender),
-    cell("To", "mono", transaction.to === null ? "nobody" : short(transaction.to), transaction.to),
-    cell("Value", "num", grouped(transaction.value)),
+    cell("Transaction", "mono whole",
+      h("a", { href: `v1/transactions/${transaction.hash}` }, short(transaction.hash))),
+    cell("From", "mono", short(transaction.sender)),
+    cell("To", "mono", transaction.to === null ? "nobody" : short(transaction.to)),
+    cell("Value", "num amount whole", ...grouped(transaction.value)),
     cell("Gas", "num", gas === null ? "–" : count(gas)),
     cell("Outcome", succeeded === false ? "bad" : null, outcome));
 }
 
-/** Thousands apart; amounts may be larger than numbers are exact, and stay strings. */
-const grouped = (amount) => amount.replace(/\B(?=(\d{3})+$)/g, ",");
+/** Thousands apart, with places to break a line; amounts may be larger than numbers are exact, and
+ * stay strings. */
+function grouped(amount) {
+  const groups = amount.replace(/\B(?=(\d{3})+$)/g, ", ").split(" ");
+  return groups.flatMap((group) => [group, h("wbr")]);
+}

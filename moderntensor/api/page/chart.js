@@ -110,7 +110,7 @@ export class Chart {
         s("text", { x: EDGE.left - 8, y: y + 4, "text-anchor": "end" }, this.axis(value)),
       );
     }
-    const parts = this.#width < 330 ? 2 : this.window === SPAN ? 5 : 4;
+    const parts = this.#width < 380 ? 2 : this.window === SPAN ? 5 : 4;
     for (let part = 0; part <= parts; part += 1) {
       const back = this.window * (1 - part / parts);
       const words = back === 0 ? "now" : back >= 60 ? `−${back / 60} min` : `−${back} s`;
