@@ -20,12 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     import typer  # noqa: PLC0415 - `import moderntensor.cli` stays light
 
-    from ..errors import EnginesMissingError, ModernTensorError  # noqa: PLC0415
-
-    try:
-        from .app import app  # noqa: PLC0415
-    except EnginesMissingError as error:
-        return _fail(str(error))
+    from ..errors import ModernTensorError  # noqa: PLC0415
+    from .app import app  # noqa: PLC0415
+    from .hints import hint_for  # noqa: PLC0415
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)  # by itself it would leave temporary files
@@ -41,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 1
     except (ModernTensorError, OSError) as error:
-        return _fail(str(error) or type(error).__name__)
+        return _fail((str(error) or type(error).__name__) + hint_for(error))
     return code if isinstance(code, int) else 0
 
 

@@ -1,4 +1,4 @@
-"""The commands and how they hang together; each group lives in a file of its own."""
+"""The command itself and the options that all commands share; those are in `lazy`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,25 @@ from typing import Annotated
 
 import typer
 
-from .. import backend
 from .._version import VERSION
-from . import bans, chain, demo, keys, node, simulate, state
-from .output import set_up_logging
+from .lazy import LazyGroup
+from .logs import set_up_logging
 
 app = typer.Typer(
     name="moderntensor",
+    cls=LazyGroup,
     help="A peer-to-peer node of a layer-1 blockchain: sync, gossip, chains and keys.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo")(demo.demo)
-app.command("node")(node.node)
-app.command("simulate")(simulate.simulate)
-app.add_typer(bans.app, name="bans")
-app.add_typer(chain.app, name="chain")
-app.add_typer(keys.app, name="keys")
-app.add_typer(state.app, name="state")
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from .. import backend  # noqa: PLC0415 - no other option needs the engines
+
         typer.echo(
             f"moderntensor {VERSION} ({backend.NAME} engines, "
             f"SHA-256: {backend.headers.sha256_implementation()})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -16,18 +15,16 @@ from ..errors import ConfigError
 from ..network.ban_file import BanFile
 from ..network.bans import OPERATOR, Ban, new_ban, parse_key, seconds_left
 from ..runtime import Runtime
-from .output import bad_option, console, duration
+from .output import AsJson, console, duration, seconds_of
 
 app = typer.Typer(
     help="Show, set and lift the bans of a node, whether it runs or not.", no_args_is_help=True
 )
 
-_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 # What a node's data directory holds, one or the other; not to write into any other.
 _SIGNS: Final = ("bans.json", "node.key", "chain")
 
 Data = Annotated[Path, typer.Option(metavar="DIR", help="The node's data directory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Key = Annotated[
     str,
     typer.Argument(
@@ -68,7 +65,7 @@ def add(
 ) -> None:
     """Ban WHOM from now on. A node that runs parts from those whom it hits within seconds."""
     now = Runtime().wall_time()
-    ban = new_ban(whom, _seconds(length), reason, now)
+    ban = new_ban(whom, seconds_of("--for", length), reason, now)
     _file(data).change({ban.key: ban}, now)
     if as_json:
         typer.echo(json.dumps(_as_dict(ban, now), indent=1))
@@ -95,13 +92,6 @@ def _file(data: Path) -> BanFile:
     if not any((data / name).exists() for name in _SIGNS):
         raise ConfigError(f"{data}: no data directory of a node")
     return BanFile(data)
-
-
-def _seconds(text: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,10})([smhd]?)", text)
-    if found is None:
-        raise bad_option("--for", f"{text!r} is no time: needs seconds, or 15m, 24h, 7d")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def _time(unix: float) -> str:

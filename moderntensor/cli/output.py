@@ -1,36 +1,43 @@
-"""How the command speaks: logging to stderr, tables and numbers for people."""
+"""How the command speaks: tables and numbers for people, JSON for programs, progress on stderr."""
 
 from __future__ import annotations
 
-import logging
+import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..blockchain.chain_types import ChainHead
+from .logs import bad_option
 
-_LEVELS = ("debug", "info", "warning", "error")
+if TYPE_CHECKING:
+    from ..blockchain.chain_types import ChainHead
 
+__all__ = [
+    "AsJson",
+    "bad_option",
+    "console",
+    "count",
+    "duration",
+    "emit",
+    "key_value_table",
+    "progress",
+    "seconds_of",
+    "short",
+    "show",
+    "size",
+    "working",
+]
 
-def bad_option(name: str, text: str) -> typer.BadParameter:
-    """What to raise where an option's value cannot be used: exit code 2."""
-    return typer.BadParameter(text, param_hint=name)
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
-
-def set_up_logging(level: str) -> None:
-    """Send the package's log to stderr at `level`; a usage error if there is no such level."""
-    if level.lower() not in _LEVELS:
-        raise bad_option("--log-level", f"{level!r} is not one of {', '.join(_LEVELS)}")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        force=True,
-    )
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -67,6 +74,23 @@ def show(rows: dict[str, object]) -> None:
     width = max(map(len, rows))
     for name, value in rows.items():
         out.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def emit(value: Mapping[str, object] | list[Mapping[str, object]], *, line: bool = False) -> None:
+    """JSON on stdout: for people to read too, or with `line` one line of many."""
+    typer.echo(json.dumps(value, indent=None if line else 1, default=str))
+
+
+@contextmanager
+def working(what: str) -> Iterator[Callable[[str], None]]:
+    """Says on stderr, where that is a terminal, what takes so long, while the block lasts; what
+    it gives says something else instead."""
+    out = console(stderr=True)
+    if not out.is_terminal:
+        yield lambda text: None
+        return
+    with out.status(what) as shown:
+        yield shown.update
 
 
 def progress(what: str, total: int, heads: Iterator[ChainHead], start: int = 0) -> None:
@@ -109,6 +133,14 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def seconds_of(name: str, text: str) -> int:
+    """Seconds, or 15m, 24h, 7d; a usage error if it is none of these."""
+    found = re.fullmatch(r"([0-9]{1,10})([smhd]?)", text)
+    if found is None:
+        raise bad_option(name, f"{text!r} is no time: needs seconds, or 15m, 24h, 7d")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def short(digest: bytes) -> str:

@@ -1,0 +1,184 @@
+"""A node's events as an async iterator that outlives connections and restarts of the node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from random import Random
+from typing import Final, Self, get_args
+
+import aiohttp
+import msgspec
+
+from ..errors import BadAnswerError, ClientError, NodeRefusedError, NodeUnreachableError
+from .model import Event
+from .sse import EventParser, EventTooLongError, ServerEvent
+from .transport import Transport, path_of
+
+__all__ = ["PASSING", "EventStream"]
+
+PATH: Final = path_of("events")
+# Seconds without a byte after which a connection is taken for dead: a node says something every 15.
+SILENCE: Final = 45.0
+FIRST_PAUSE: Final = 0.25  # seconds before the first attempt to connect again; then doubled
+LONGEST_PAUSE: Final = 10.0
+MAX_ID: Final = 256  # characters of an id that is sent back
+
+# Refusals that time may heal. Any other is raised, since asking again would change nothing.
+PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NAMES: Final = frozenset(each.__struct_config__.tag for each in get_args(Event))
+_DECODER: Final = msgspec.json.Decoder(Event)
+
+
+class EventStream:
+    """What `Client.events` gives: iterate over it, or use it in an ``async with`` before, which
+    closes it. One task may iterate at a time.
+
+    Where nobody answers the first time, NodeUnreachableError is raised. From then on a connection
+    that breaks is made again, after pauses of up to 10 s, for as long as it takes; the node sends
+    what came meanwhile, or `MissedEvent` where it no longer knows. `connected` says how things
+    are, `trouble` what went wrong last.
+    """
+
+    def __init__(self, transport: Transport, chance: Random) -> None:
+        self.connected = False
+        self.trouble: ClientError | None = None
+        self._transport = transport
+        self._random = chance
+        self._ready: deque[Event] = deque()
+        self._last_id = ""
+        self._response: aiohttp.ClientResponse | None = None
+        self._parser = EventParser()
+        self._ever = False
+        self._pause = 0.0
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    async def __anext__(self) -> Event:
+        while not self._ready:
+            if self._closed:
+                raise StopAsyncIteration
+            try:
+                await self._more()
+            except BaseException:
+                # Cancelled or beyond repair: nobody may be left holding a half-read connection.
+                self._disconnect()
+                raise
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """End the iteration and give the connection back. Idempotent."""
+        self._closed = True
+        self._ready.clear()
+        self._disconnect()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    async def connect(self) -> None:
+        """Listen from now on, rather than from the first look at the iterator on. Raises what is
+        in the way. Nothing happens where it is connected."""
+        if self._response is None and not self._closed:
+            response = await self._connect()
+            if self._closed:  # meanwhile, by another task
+                response.close()
+                return
+            self._response, self._parser = response, EventParser()
+            self.connected = self._ever = True
+            self.trouble = None
+
+    async def _more(self) -> None:
+        """Read once, connecting before where that is needed; waits after what went wrong."""
+        try:
+            await self.connect()
+            if self._response is not None:
+                await self._read(self._response)
+        except ClientError as error:
+            self._disconnect()
+            if self._closed:
+                return
+            self.trouble = error
+            final = isinstance(error, NodeRefusedError) and error.status not in PASSING
+            if final or not self._ever:
+                raise
+            await asyncio.sleep(self._next_pause(error))
+
+    async def _connect(self) -> aiohttp.ClientResponse:
+        said = f"GET {PATH}"
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+        if self._last_id:
+            headers["Last-Event-ID"] = self._last_id
+        wait = self._transport.timeout
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=wait, sock_read=SILENCE)
+        try:
+            async with asyncio.timeout(wait):
+                response = await self._transport.open("GET", PATH, headers=headers, timeout=limits)
+                if response.status != 200:
+                    async with response:
+                        raise await self._transport.refusal(said, response)
+        except TimeoutError:
+            raise NodeUnreachableError(
+                self._transport.node, said, f"no answer within {wait:g} s"
+            ) from None
+        except aiohttp.ClientError as error:
+            raise self._transport.unreachable(said, error) from error
+        if response.content_type != "text/event-stream":
+            response.close()
+            raise BadAnswerError(
+                self._transport.node, said, f"answers {response.content_type!r}, not events"
+            )
+        return response
+
+    async def _read(self, response: aiohttp.ClientResponse) -> None:
+        said = f"GET {PATH}"
+        try:
+            data = await response.content.readany()
+        except TimeoutError:
+            raise NodeUnreachableError(
+                self._transport.node, said, f"silent for {SILENCE:g} s"
+            ) from None
+        except aiohttp.ClientError as error:
+            raise self._transport.unreachable(said, error) from error
+        if not data:
+            raise NodeUnreachableError(self._transport.node, said, "ended the events")
+        try:
+            for found in self._parser.feed(data):
+                self._take(found)
+        except EventTooLongError as error:
+            raise BadAnswerError(self._transport.node, said, str(error)) from error
+
+    def _take(self, found: ServerEvent) -> None:
+        self._pause = 0.0  # it works: the next break is a new one
+        if len(found.last_id) <= MAX_ID and found.last_id.isprintable():
+            self._last_id = found.last_id
+        if found.name not in _NAMES:
+            return  # of a newer node
+        try:
+            self._ready.append(_DECODER.decode(found.data))
+        except msgspec.DecodeError as error:
+            raise BadAnswerError(
+                self._transport.node, f"GET {PATH}", f"event {found.name!r}: {error}"
+            ) from error
+
+    def _next_pause(self, error: ClientError) -> float:
+        """Doubled each time, and drawn, so that the clients of a node do not return all at once."""
+        self._pause = min(LONGEST_PAUSE, 2 * self._pause or FIRST_PAUSE)
+        drawn = self._pause * self._random.uniform(0.5, 1.0)
+        asked = error.retry_after if isinstance(error, NodeRefusedError) else None
+        return max(drawn, asked or 0.0)
+
+    def _disconnect(self) -> None:
+        self.connected = False
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()

@@ -1,0 +1,103 @@
+"""Server-sent events out of bytes, as the HTML standard says (section 9.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["MAX_EVENT", "EventParser", "EventTooLongError", "ServerEvent"]
+
+MAX_EVENT: Final = 256 * 1024  # bytes of one event, its lines together
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class EventTooLongError(ValueError):
+    """An event has more than `MAX_EVENT` bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One event: its name, its data, and the id of the last that had one."""
+
+    name: str
+    data: str
+    last_id: str
+
+
+class EventParser:
+    """Feed it bytes as they come. Holds at most `MAX_EVENT` bytes of an event that has not ended.
+
+    Lines end with LF, CR or both; comments, unknown fields and events without data are left out;
+    bytes that are no UTF-8 become U+FFFD.
+    """
+
+    def __init__(self) -> None:
+        self.last_id = ""
+        self._buffer = bytearray()
+        self._begun = False
+        self._after_cr = False
+        self._name = ""
+        self._data: list[str] = []
+        self._held = 0
+
+    def feed(self, data: bytes) -> Iterator[ServerEvent]:
+        """The events that end in `data`. EventTooLongError where one does not."""
+        self._buffer += data
+        for line in self._lines():
+            if line:
+                self._held += len(line)
+                if self._held > MAX_EVENT:
+                    raise EventTooLongError(f"an event of more than {MAX_EVENT} bytes")
+                self._field(line.decode("utf-8", "replace"))
+            elif (event := self._dispatch()) is not None:
+                yield event
+        if self._held + len(self._buffer) > MAX_EVENT:
+            raise EventTooLongError(f"an event of more than {MAX_EVENT} bytes")
+
+    def _lines(self) -> Iterator[bytes]:
+        if not self._begun:
+            if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
+                return
+            self._begun = True
+            if self._buffer.startswith(_BOM):
+                del self._buffer[: len(_BOM)]
+        start = 0
+        buffer = self._buffer
+        if self._after_cr and buffer:
+            self._after_cr = False
+            start = buffer[0] == 0x0A
+        try:
+            while True:
+                feed, back = buffer.find(b"\n", start), buffer.find(b"\r", start)
+                ends = [end for end in (feed, back) if end >= 0]
+                if not ends:
+                    return
+                end = min(ends)
+                line = bytes(buffer[start:end])
+                start = end + 1
+                if end == back:
+                    if start == len(buffer):
+                        self._after_cr = True  # whether LF follows, only the next bytes tell
+                    elif buffer[start] == 0x0A:
+                        start += 1
+                yield line
+        finally:
+            del buffer[:start]
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._name = value
+        elif name == "id" and "\0" not in value:
+            self.last_id = value
+
+    def _dispatch(self) -> ServerEvent | None:
+        data, name = self._data, self._name
+        self._data, self._name, self._held = [], "", 0
+        if not data:
+            return None
+        return ServerEvent(name or "message", "\n".join(data), self.last_id)
