@@ -33,12 +33,18 @@ NO_STATE = "the accounts of the chain are not here yet: they are still to be fet
 
 
 @route("GET", "/v1/headers", model.HeaderList, tag="chain", parameters=(BEFORE_HEIGHT, LIMIT))
-async def headers(api: Context, call: Call) -> model.HeaderList:
+async def headers(api: Context, call: Call) -> bytes:
     """Headers of the executed chain. The highest first: from the head down, or below a height."""
-    found = await api.reads.run(
-        headers_below, api.node.chain.store, call["before"], call["limit"], BODIES_COUNTED
+    return await api.reads.run(
+        _encoded_headers, api.node.chain.store, call["before"], call["limit"]
     )
-    return model.HeaderList(headers=[header_view(header, count) for header, count in found])
+
+
+def _encoded_headers(store: Store, before: int | None, limit: int) -> bytes:
+    found = headers_below(store, before, limit, BODIES_COUNTED)
+    return msgspec.json.encode(
+        model.HeaderList(headers=[header_view(header, count) for header, count in found])
+    )
 
 
 @route(

@@ -50,8 +50,13 @@ class Connection(web.RequestHandler):
         """A request is here, with all of its headers."""
         self._busy()
 
+    def sending(self) -> None:
+        """The client is to take a large answer: it may be slow, but not at others' cost."""
+        self._server.idle[self] = None
+
     def end(self) -> None:
         """Its answer is with the client."""
+        self._server.idle.pop(self, None)
         if self._socket is not None and not self._socket.is_closing():
             self._wait(KEEP_ALIVE)
 
@@ -99,7 +104,7 @@ class HttpServer(web.Server):
         super().__init__(handler, loop=loop)
         self.open: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}
-        """Those without a request, the longest idle first."""
+        """Those without a request, or slow to take its answer; the longest first."""
         self._options = {
             "loop": loop,
             "access_log": None,

@@ -123,7 +123,8 @@ def _responses(each: Route) -> dict[str, Any]:
         str(status): {"description": text, "content": problem}
         for status, text in sorted(problems.items())
     }
-    return {str(each.status): said, **refused}
+    also = {str(status): {"description": text} for status, text in each.also.items()}
+    return {str(each.status): said, **also, **refused}
 
 
 def _schemas(routes: tuple[Route, ...]) -> dict[str, Any]:

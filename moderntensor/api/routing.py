@@ -52,8 +52,8 @@ Handler = Callable[["Context", Call], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path. `answers` are the documented contents by status: the first is that
-    of success; of the others the words say when."""
+    """One method of one path. `status` and `answer` are those of success; `problems` says when it
+    refuses, by status, and `also` when it answers without content."""
 
     method: str
     path: str
@@ -66,6 +66,7 @@ class Route:
     body: type[msgspec.Struct] | None
     parameters: tuple[Parameter, ...]
     problems: Mapping[int, str]
+    also: Mapping[int, str]
     free: bool
     """Not counted against the rate: probes."""
 
@@ -90,6 +91,7 @@ def route(
     body: type[msgspec.Struct] | None = None,
     parameters: Iterable[Parameter] = (),
     problems: Mapping[int, str] | None = None,
+    also: Mapping[int, str] | None = None,
     free: bool = False,
 ) -> Callable[[Handler], Route]:
     """Makes a `Route` of a handler, whose docstring is its summary and description."""
@@ -108,6 +110,7 @@ def route(
             body,
             tuple(parameters),
             dict(problems or {}),
+            dict(also or {}),
             free,
         )
 

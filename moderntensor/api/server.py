@@ -200,6 +200,8 @@ class ApiServer:
         size = len(body) if isinstance(body, bytes) else 0
         size = size if size > LARGE_ANSWER else 0
         self._large += size
+        if size:
+            connection.sending()
         try:
             async with asyncio.timeout(SEND_TIME):
                 await response.prepare(request)

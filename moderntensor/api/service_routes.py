@@ -16,6 +16,7 @@ from .routing import Call, Content, route
 __all__ = ["ROUTES"]
 
 _JSON_OBJECT = {"type": "object"}
+_UNCHANGED = "The client has it already, by If-None-Match."
 FILE_NAME = Parameter(
     "name",
     "path",
@@ -60,11 +61,11 @@ async def ready(api: Context, call: Call) -> model.Health:
 async def metrics(api: Context, call: Call) -> web.StreamResponse:
     """Numbers for Prometheus. In its text format; docs/metrics.md has the names."""
     try:
-        from ..metrics import CONTENT_TYPE, render  # noqa: PLC0415 - an extra of its own
+        from ..metrics import CONTENT_TYPE, scrape  # noqa: PLC0415 - an extra of its own
     except ConfigError as error:
         hint = "pip install 'moderntensor[metrics]'"
         raise Refusal(501, f"metrics need prometheus-client: {hint}") from error
-    return answer(render(api.node), CONTENT_TYPE)
+    return answer(await scrape(api.node), CONTENT_TYPE)
 
 
 @route("GET", "/v1/openapi.json", Content("application/json", _JSON_OBJECT), tag="service")
@@ -73,7 +74,14 @@ async def openapi(api: Context, call: Call) -> web.StreamResponse:
     return answer(api.description, "application/json")
 
 
-@route("GET", "/", Content("text/html"), tag="service", problems={404: "There is no page here."})
+@route(
+    "GET",
+    "/",
+    Content("text/html"),
+    tag="service",
+    also={304: _UNCHANGED},
+    problems={404: "There is no page here."},
+)
 async def page(api: Context, call: Call) -> web.StreamResponse:
     """The status page. For people; it uses this API alone."""
     return _file(call, api.page.get(INDEX), INDEX)
@@ -85,6 +93,7 @@ async def page(api: Context, call: Call) -> web.StreamResponse:
     Content("*/*"),
     tag="service",
     parameters=(FILE_NAME,),
+    also={304: _UNCHANGED},
     problems={404: "The page has no such file."},
 )
 async def page_file(api: Context, call: Call) -> web.StreamResponse:

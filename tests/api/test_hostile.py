@@ -6,11 +6,12 @@ import asyncio
 import socket
 
 import pytest
-from helpers.http_scene import TOKEN, Scene, scene
+from helpers.http_scene import ACCOUNTS, TOKEN, VALIDATORS, Scene, scene
 from helpers.sync_nodes import until
 
 from moderntensor.api import limits
 from moderntensor.api.rates import Rates
+from moderntensor.blockchain.workload import build_chain
 
 HOST = b"Host: localhost\r\n"
 
@@ -171,6 +172,41 @@ async def test_a_thousand_connections_keep_nobody_out(served: Scene) -> None:
     for one in opened:
         one.close()
     await until(lambda: len(server.open) <= 1)
+
+
+async def test_who_does_not_take_a_large_answer_is_the_first_to_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moderntensor.api.connections.MAX_CONNECTIONS", 2)
+    async with scene(blocks=0) as made:
+        chain = made.node.chain
+        for _ in build_chain(  # one block, 2.8 MB as JSON
+            chain,
+            validators=VALIDATORS,
+            accounts=ACCOUNTS,
+            blocks=1,
+            transfers_per_block=14,
+            data_bytes=100_000,
+        ):
+            pass
+        slow = []
+        for _ in range(2):
+            one = socket.socket()
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+            one.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(one, ("127.0.0.1", made.api.port))
+            # More than the kernel takes for one socket.
+            asked = 20 * (b"GET /v1/blocks/1 HTTP/1.1\r\n" + HOST + b"\r\n")
+            await loop.sock_sendall(one, asked)
+            slow.append(one)
+        server = made.api._server
+        assert server is not None
+        await until(lambda: made.api._large > 5_000_000)
+        assert (await made.get("/v1/status"))["head"]["height"] == 1
+        for one in slow:
+            one.close()
+        await until(lambda: made.api._large == 0)
 
 
 async def test_pipelined_requests_are_answered_in_order(served: Scene) -> None:

@@ -190,6 +190,14 @@ async def test_what_is_wrong_is_named(served: Scene, path: str, said: str) -> No
     assert said in await served.refused(400, path)
 
 
+async def test_the_page_is_not_sent_twice(served: Scene) -> None:
+    for path in ("/", "/page/style.css", "/page/main.js", "/page/favicon.svg"):
+        got = await served.ask("GET", path)
+        assert got.status == 200
+        again = await served.ask("GET", path, headers={"If-None-Match": got.headers["ETag"]})
+        assert (again.status, again.data) == (304, "")
+
+
 async def test_what_is_nowhere(served: Scene) -> None:
     assert "whose head is at 10" in await served.refused(404, "/v1/blocks/99")
     for path in ("/v2", "/v1/", "/v1/blocks/", "/v1/blocks/1/2", "//v1/status", "/v1/status/"):
