@@ -210,9 +210,11 @@ class Client:
 
     # --- accounts ------------------------------------------------------------------------------
 
-    async def account(self, address: bytes | str) -> Account:
-        """What the node says an account holds; `prove_account` believes it nothing."""
-        return await self._get(Account, "accounts", _address(address))
+    async def account(self, address: bytes | str, *, proof: bool = False) -> Account:
+        """What the node says an account holds, with a proof that nobody has checked if wanted;
+        `prove_account` believes it nothing."""
+        asked = "true" if proof else None
+        return await self._get(Account, "accounts", _address(address), proof=asked)
 
     async def account_transactions(
         self, address: bytes | str, limit: int | None = None, before: str | None = None
@@ -241,7 +243,7 @@ class Client:
         from .proofs import checked_proof  # noqa: PLC0415 - who proves nothing loads no engines
 
         wanted = _address(address)
-        answer = await self._get(Account, "accounts", wanted, proof="true")
+        answer = await self.account(wanted, proof=True)
         return checked_proof(
             self.node,
             f"GET {path_of('accounts', wanted)}",
