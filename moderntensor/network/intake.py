@@ -38,7 +38,7 @@ from .rates import PeerRates
 from .reading import Reading
 from .requests import RequestTable
 from .serving_queue import ServingQueue
-from .traffic import Traffic
+from .traffic import FRAME_HEADER, Traffic
 
 __all__ = ["Intake"]
 
@@ -130,7 +130,7 @@ class Intake:
         """Called by the connection with what one read completed, or the first of it."""
         self._decoder.frames_left = FRAMES_PER_TURN
         self._now = self._runtime.loop_time()
-        peer = self._peer
+        peer, received = self._peer, self._received
         try:
             for kind, run in _runs(frames):
                 decode = _NEWS.get(kind)
@@ -139,7 +139,8 @@ class Intake:
                 else:
                     take = _TAKERS[kind]
                     for frame in run:
-                        self._received.add(kind, 1, len(frame.payload))
+                        received.messages[kind] += 1
+                        received.bytes[kind] += FRAME_HEADER + len(frame.payload)
                         take(self, frame)
                 if peer.closed:
                     return

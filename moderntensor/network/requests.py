@@ -127,14 +127,16 @@ class RequestTable:
         kind = message.TYPE
         if not (self._max_inflight and self._max_per_type):
             raise PeerBusyError("the peer allows no requests")
-        deadline = self._loop.time() + timeout
+        now = self._loop.time()
+        deadline = now + timeout
         try:
             if self._has_room(kind):
                 self._occupy(kind)
             else:
                 await self._wait_for_slot(kind, deadline)
+                now = self._loop.time()
             try:
-                asked = self._ask(message, message.REPLY, deadline)
+                asked = self._ask(message, message.REPLY, now, deadline)
                 try:
                     return await asked.future
                 finally:
@@ -147,7 +149,7 @@ class RequestTable:
             self._traffic.timeouts[kind] += 1
             raise RequestTimeoutError(f"no answer to {kind.name} within {timeout:g} s") from None
 
-    def _ask(self, message: Request, reply_type: TypeByte, deadline: float) -> _Asked:
+    def _ask(self, message: Request, reply_type: TypeByte, now: float, deadline: float) -> _Asked:
         if self._closed is not None:
             raise PeerDisconnectedError(self._closed)
         if self._late:
@@ -167,7 +169,7 @@ class RequestTable:
             message.reply_class(),
             cap,
             self._loop.create_future(),
-            self._loop.time(),
+            now,
             deadline,
         )
         self._asked[request_id] = asked

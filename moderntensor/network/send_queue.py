@@ -198,7 +198,10 @@ class SendQueue:
             frames = len(self._parts) - self._headers
             channel, size = self._channel, self._parts_size
             if self._sent is not None:
-                self._sent.add_frames(self._parts, size, whole=not self._headers)
+                if self._headers:
+                    self._sent.add_parts(self._parts)
+                else:
+                    self._sent.add_frames(self._parts, size)
             if size <= (channel.slice_size if self._headers else channel.seal_limit):
                 self._groups.append((self._parts, size, frames))
             else:

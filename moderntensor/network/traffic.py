@@ -18,6 +18,7 @@ __all__ = ["FRAME_HEADER", "Flow", "Traffic", "TrafficOf", "type_name"]
 
 FRAME_HEADER: Final = 5  # bytes before the payload: length and type
 _TYPES: Final = 256
+_MANY: Final = 8
 _type_byte = itemgetter(FRAME_HEADER - 1)
 
 _NAMES: Final = {int(kind): kind.name for kind in MessageType}
@@ -44,26 +45,28 @@ class Flow:
         self.messages[kind] += count
         self.bytes[kind] += payload_bytes + FRAME_HEADER * count
 
-    def add_frames(self, parts: Sequence[bytes], size: int, *, whole: bool = True) -> None:
-        """Frames, `size` bytes together; not `whole`: of large ones the header stands before the
-        payload, as a part of its own."""
-        if whole and len(parts) == 1:
-            kind = parts[0][4]
-            self.messages[kind] += 1
-            self.bytes[kind] += size
-            return
-        # Most that leave together are of one type: a look in C costs a third of counting each.
-        kinds = set(map(_type_byte, parts)) if whole else ()
-        if len(kinds) == 1:
-            (kind,) = kinds
-            self.messages[kind] += len(parts)
-            self.bytes[kind] += size
-            return
+    def add_frames(self, frames: Sequence[bytes], size: int) -> None:
+        """Whole frames, `size` bytes together."""
+        messages, sizes = self.messages, self.bytes
+        if len(frames) > _MANY:  # mostly of one type: a look in C costs a third of counting each
+            kinds = set(map(_type_byte, frames))
+            if len(kinds) == 1:
+                (kind,) = kinds
+                messages[kind] += len(frames)
+                sizes[kind] += size
+                return
+        for frame in frames:
+            kind = frame[FRAME_HEADER - 1]
+            messages[kind] += 1
+            sizes[kind] += len(frame)
+
+    def add_parts(self, parts: Sequence[bytes]) -> None:
+        """Frames, of which large ones have their header before them, as a part of its own."""
         rest = iter(parts)
         for part in rest:
-            length = int.from_bytes(part[:4], "big") - 1  # of the payload
-            self.add(part[4], 1, length)
-            if FRAME_HEADER + length > len(part):
+            payload = int.from_bytes(part[:4], "big") - 1
+            self.add(part[FRAME_HEADER - 1], 1, payload)
+            if FRAME_HEADER + payload > len(part):
                 next(rest)
 
 
