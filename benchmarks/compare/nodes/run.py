@@ -18,6 +18,7 @@ from .loop import UnpacedLoop
 ENDS = {
     "moderntensor": ("ours", "OurEnd"),
     "moderntensor, encrypted": ("ours", "EncryptedEnd"),
+    "moderntensor, uncounted": ("uncounted", "UncountedEnd"),
     "aiohttp": ("websockets", "AiohttpEnd"),
     "plain": ("plain", "PlainEnd"),
     "crowd": ("crowd", "Crowd"),
