@@ -181,8 +181,6 @@ def test_pauses_are_drawn_from_the_randomness_that_is_given() -> None:
 async def refused(
     handler: Handler, kind: type[Exception], match: str, patience: float = 10
 ) -> None:
-    handler: Handler, kind: type[Exception], match: str, patience: float = 10
-) -> None:
     async with answering(handler) as url, Client(url, timeout=patience) as client:
         with pytest.raises(kind, match=match) as caught:
             await client.status()
