@@ -6,10 +6,10 @@ The names below are loaded when they are first used, so that ``import moderntens
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from . import _version
 
+TYPE_CHECKING = False  # type checkers know it by its name; `typing` would be most of the import
 if TYPE_CHECKING:
     from .blockchain.block import Block, BlockHeader
     from .blockchain.chain import Blockchain
