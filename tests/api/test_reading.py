@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import msgspec
 import pytest
+from helpers.forks import ChainMaker
 from helpers.http_scene import ACCOUNTS, BLOCKS, CONFIG, TRANSFERS, Scene, scene, transfer
 from helpers.sync_nodes import extend, until
 
@@ -207,3 +209,48 @@ async def test_what_is_nowhere(served: Scene) -> None:
     head = await served.ask("HEAD", "/v1/status")
     assert (head.status, head.data) == (200, None)
     assert head.headers["Content-Type"] == "application/json"
+
+
+async def test_a_chain_that_is_replaced_meanwhile() -> None:
+    """Every answer is of one branch or says that there is none: nothing fails."""
+    maker = ChainMaker()
+    fork = maker.genesis
+    branches = []
+    for number in range(8):  # each longer than the one before
+        branches.append(maker.run(fork, number + 2, gap=number + 1, transfers=2))
+    hashes = [block.hash.hex() for branch in branches for block in branch]
+    transactions = [tx.hash.hex() for branch in branches for b in branch for tx in b.transactions]
+    sender = branches[0][0].transactions[0].sender.hex()
+    async with scene(config=maker.config, blocks=0) as made:
+
+        def replace_it() -> None:
+            for branch in branches:
+                for block in branch:
+                    made.node.chain.import_block(block)
+
+        replacing = asyncio.create_task(asyncio.to_thread(replace_it))
+        statuses = set()
+        number = 0
+        while not replacing.done() or number < 20:
+            number += 1
+            for path in (
+                f"/v1/blocks/{hashes[number % len(hashes)]}",
+                "/v1/blocks/head",
+                f"/v1/blocks/{number % 9}",
+                f"/v1/transactions/{transactions[number % len(transactions)]}",
+                f"/v1/accounts/{sender}?proof=true",
+                f"/v1/accounts/{sender}/transactions",
+                "/v1/headers",
+            ):
+                got = await made.ask("GET", path)
+                statuses.add(got.status)
+                assert got.status in (200, 404), (path, got)
+                if path == "/v1/headers":
+                    listed = got.data["headers"]
+                    linked = itertools.pairwise(listed)
+                    assert all(one["previous_hash"] == other["hash"] for one, other in linked)
+        await replacing
+        assert statuses == {200, 404}
+        assert made.node.chain.counts.reorganisations == 7
+        left = await made.refused(404, f"/v1/blocks/{hashes[0]}")
+        assert "on another branch" in left
