@@ -1,19 +1,24 @@
 """The site of the documentation, made of files whose links work in a plain view of the sources too.
 
 A link that leads out of docs/ (a script in examples/, SECURITY.md, ...) would lead nowhere on the
-site: such a file becomes a page of it, and the link is turned there.
+site: such a file becomes a page of it, and the link is turned there. The page of the command is
+made from the command itself (`command.py`).
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import command
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = "docs"
@@ -40,12 +45,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 continue  # README.md: the site's front page says the same
             waiting.append(target)
             files.append(File.generated(config, _place(target), content=_content(target)))
+    files.append(File.generated(config, command.PLACE, content=command.page()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links to such files to their pages."""
     uri = page.file.src_uri
+    if uri == command.PLACE:
+        return markdown
     origin = _origin(uri)
 
     def turned(found: re.Match[str]) -> str:

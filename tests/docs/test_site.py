@@ -54,7 +54,16 @@ def script(name: str) -> ModuleType:
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
     named = re.findall(r"[\w./-]+\.md", navigation)
-    assert sorted(named) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+    there = [str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")]
+    assert sorted(named) == sorted([*there, script("command").PLACE])  # that one is made
+
+
+def test_the_page_of_the_command_has_every_option() -> None:
+    made = script("command").page()
+    for sub in ("chain new", "state check", "tx send", "peers list", "simulate"):
+        assert f"# moderntensor {sub}\n" in made, sub
+    for option in ("`--validator-key` `PATH`", "`--json`", "`--block` `HEX`"):
+        assert option in made, option
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
