@@ -87,15 +87,23 @@ async def sync_hostile(
     await client.start()
     await check.recovered(progress=0)
     check.metrics["sync_seconds"] = [world.now - began]
-    _judge(check, cast, client.node_id)
+    _judge(check, cast, client)
 
 
-def _judge(check: Checks, cast: _Cast, client: bytes) -> None:
+def _unread(client: Host, server: Host) -> int:
+    """How many replies of `server` came when `client` had no use for them any more, since another
+    had answered: nobody looks into those."""
+    node = client.node
+    peer = node.p2p.table.by_id.get(server.node_id) if node is not None else None
+    return 0 if peer is None else peer.late_replies
+
+
+def _judge(check: Checks, cast: _Cast, client: Host) -> None:
     """Who lied and was heard is convicted, of what it did; who was not met shows in the figures."""
     world, heard = check.world, 0
-    due = world.now - GRACE - 4 * world.link.latency
+    latest = world.now - GRACE - 4 * world.link.latency
     for name, (liar, code) in cast.liars.items():
-        times = liar.told.get(client, [])
+        times = liar.told.get(client.node_id, [])
         heard += bool(times)
         offence = cast.convicted.get(name)
         if offence is not None and offence.code == code:
@@ -103,7 +111,9 @@ def _judge(check: Checks, cast: _Cast, client: bytes) -> None:
         if offence is not None and offence.points:
             was = f"{offence.value}: {offence.code.name}"
             check.violate(SAFETY, f"{name} lied ({code.name}) and was convicted of {was}")
-        elif [time for time in times if time < min(due, cast.left.get(name, world.now) - GRACE)]:
+            continue
+        due = min(latest, cast.left.get(name, world.now) - GRACE)
+        if sum(time < due for time in times) > _unread(client, world.host(name)):
             check.violate(SAFETY, f"{name} lied ({code.name}), was heard, and goes free")
     check.metrics["liars_heard"] = float(heard)
     check.metrics["liars_convicted"] = float(len(cast.convicted))
