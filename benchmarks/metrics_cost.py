@@ -2,11 +2,11 @@
 
     python benchmarks/metrics_cost.py --rounds 9 --blocks 4000
 
-Two figures, each the median over rounds of the ratio of both sides of one round, which follow one
-another at once and begin with either in turn: a sync at full speed from another process, by a node
-that is scraped every second or is not; and messages of 64 bytes between two processes. Without
-counting means that the counters' methods do nothing in that process. Exit code 0 only if neither
-costs more than `--most` (2 %) of the rate.
+Two things are done with and without: a sync at full speed from another process, by a node that is
+scraped every second; and a flood of small messages between two processes. Rounds follow one another
+at once and begin with either side in turn. Without counting means that the counters' methods do
+nothing in that process. Exit code 0 only if neither costs more than `--most` (2 %) of CPU time
+in its best rounds, which are those that the machine disturbed least. Needs Linux.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
@@ -126,17 +125,27 @@ def serving(blocks: int, transfers: int) -> Iterator[int]:
             process.stdin.close()
 
 
-def in_turns(rounds: int, sample: Callable[[bool], list[float]]) -> list[float]:
-    """Medians of with over without, of each figure of a sample."""
-    ratios = []
-    for number in range(rounds):
-        found = {counted: sample(counted) for counted in (bool(number % 2), not number % 2)}
-        ratios.append([a / b for a, b in zip(found[True], found[False], strict=True)])
-        print(f"  round {number + 1}: " + ", ".join(f"{r:.3f}" for r in ratios[-1]), flush=True)
-    return [median(column) for column in zip(*ratios, strict=True)]
+class Cost:
+    """With over without, in rounds: processor time and the clock's, in seconds."""
+
+    def __init__(self, rounds: int, sample: Callable[[bool], list[float]]) -> None:
+        self.found: dict[bool, list[list[float]]] = {True: [], False: []}
+        for number in range(rounds):
+            for counted in (bool(number % 2), not number % 2):
+                self.found[counted].append(sample(counted))
+
+    def median(self, figure: int) -> float:
+        """Of the rounds' ratios."""
+        pairs = zip(self.found[True], self.found[False], strict=True)
+        return median(a[figure] / b[figure] for a, b in pairs)
+
+    def best(self, figure: int) -> float:
+        """The ratio of the rounds that were disturbed least."""
+        with_, without = (min(of[figure] for of in self.found[c]) for c in (True, False))
+        return with_ / without
 
 
-def of_sync(rounds: int, blocks: int, transfers: int) -> list[float]:
+def of_sync(rounds: int, blocks: int, transfers: int) -> Cost:
     with serving(blocks, transfers) as port:
 
         def sample(counted: bool) -> list[float]:
@@ -145,15 +154,15 @@ def of_sync(rounds: int, blocks: int, transfers: int) -> list[float]:
                 return [float(seconds) for seconds in json.loads(process.stdout.readline())]
 
         sample(True)
-        return in_turns(rounds, sample)
+        return Cost(rounds, sample)
 
 
 def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Of the thread on which a worker's loop runs."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
 
-def of_messages(rounds: int) -> list[float]:
+def of_messages(rounds: int) -> Cost:
     with (
         Worker(_OURS) as near,
         Worker(_OURS) as far,
@@ -177,7 +186,7 @@ def of_messages(rounds: int) -> list[float]:
 
         for counted in (True, False):
             sample(counted)
-        return in_turns(rounds, sample)
+        return Cost(rounds, sample)
 
 
 def main() -> int:
@@ -196,13 +205,16 @@ def main() -> int:
     parser.add_argument("--most", type=float, default=0.02, help="share of the processor's time")
     given = parser.parse_args()
     worst = 0.0
-    for name, ratios in (
+    for name, cost in (
         ("sync", of_sync(given.rounds, given.blocks, given.transfers)),
         ("messages", of_messages(given.rounds)),
     ):
-        cpu, clock = ratios
-        print(f"{name}: {cpu - 1:+.1%} of processor time, {clock - 1:+.1%} of the clock's")
-        worst = max(worst, cpu - 1)
+        best, middle, clock = cost.best(0) - 1, cost.median(0) - 1, cost.best(1) - 1
+        print(
+            f"{name}: {best:+.1%} of processor time in the best rounds, {middle:+.1%} in the median"
+        )
+        print(f"  of the clock's: {clock:+.1%} in the best rounds", flush=True)
+        worst = max(worst, best)
     return int(worst > given.most)
 
 
