@@ -41,7 +41,7 @@ BLOCKS: Final = 10_000
 BLOCK_TIME: Final = 2
 SYNCED: Final = 0.4  # share of the chain at which the pictures of a sync are taken
 FOLLOW_FOR: Final = 60.0
-PAUSE: Final = 0.004  # seconds for each block: a sync that lasts long enough to be looked at
+PAUSE: Final = 0.002  # seconds for each block: a sync that lasts long enough to be looked at
 ACCOUNTS: Final = demo_keys(8)
 VALIDATORS: Final = demo_keys(3, "validator")
 SETTINGS: Final = NodeConfig(
@@ -81,7 +81,7 @@ def make_chain() -> Blockchain:
 def saved(png: bytes, path: Path) -> None:
     """A picture with few colours; raises ValueError for one that is large all the same."""
     with Image.open(io.BytesIO(png)) as picture:
-        small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        small = picture.convert("RGB").quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE)
         small.save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path}  {size:,} bytes")
@@ -159,6 +159,7 @@ async def take(pages: dict[tuple[str, int], Any], what: str, directory: Path) ->
             continue
         page = pages[theme, width]
         await page.bring_to_front()
+        await page.wait_for_selector('#connection[data-state="live"]')
         clip = None if height is None else {"x": 0, "y": 0, "width": width, "height": height}
         png = await page.screenshot(full_page=True, clip=clip, animations="disabled")
         kind = "phone" if width < 600 else "desktop"
