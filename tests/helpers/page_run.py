@@ -30,6 +30,7 @@ MAX_LINES = 100_000  # of output kept of one block
 MAX_SHOWN = 8_000  # characters of it in a complaint
 # Ports that pages name; another one stands in for each, so that two pages can be followed at once.
 PORTS = re.compile(r"(?<![\w.])(864[5-9]|3030[3-9])(?![\w.]*\d)")
+_DEFAULT_NODE = "8645"
 _FIRST_PORT, _PORTS = 20_000, 9_000  # below those that systems give to whoever dials
 
 _UNWANTED = {"COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "PYTHONPATH"}
@@ -191,6 +192,8 @@ class Following:
     def follow(self, page: Page) -> None:
         """All of its blocks. PageError at the first that is not so."""
         self.ports = self._choose_ports(page)
+        if _DEFAULT_NODE in self.ports:  # which commands ask that are not told whom
+            self.env["MODERNTENSOR_NODE"] = f"http://127.0.0.1:{self.ports[_DEFAULT_NODE]}"
         blocks = [block for block in page.blocks if block.skipped is None]
         for index, block in enumerate(blocks):
             if block.stop is not None:
@@ -235,8 +238,7 @@ class Following:
         if block.kind == PYTHON:
             script = self.aside / f"line_{block.line}.py"
             script.write_text(text, encoding="utf-8")
-            arguments = ["python", "-W", "error", str(script)]
-            arguments[0] = sys.executable
+            arguments = [sys.executable, "-W", "error", str(script)]
         else:
             arguments = ["bash", "-euo", "pipefail", "-c", _SHELL + text]
         child = Child(block, arguments, self.cwd, self.env)
