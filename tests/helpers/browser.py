@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -83,9 +83,16 @@ async def browser() -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def opened(
-    running: Any, base: str, *, theme: Theme = "light", width: int = 1280, still: bool = False
+    running: Any,
+    base: str,
+    *,
+    theme: Theme = "light",
+    width: int = 1280,
+    still: bool = False,
+    before: Callable[[Any], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Opened]:
-    """The page at `base`, in a context of its own; `still` prefers reduced motion."""
+    """The page at `base`, in a context of its own; `still` prefers reduced motion. `before` gets
+    the page before it asks for anything."""
     context = await running.new_context(
         viewport={"width": width, "height": 900},
         color_scheme=theme,
@@ -103,7 +110,10 @@ async def opened(
         ),
     )
     try:
+        if before is not None:
+            await before(page)
         await page.goto(base)
         yield found
     finally:
+        await page.unroute_all(behavior="ignoreErrors")
         await context.close()

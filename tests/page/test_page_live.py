@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.browser import Opened, browser, opened
+from helpers.browser import browser, opened
 from helpers.sync_nodes import CONFIG, SETTINGS, extend, grown, serving, until
 
 from moderntensor.api import ApiServer
@@ -50,57 +52,49 @@ def watched(nodes: list[P2PNode], data: Path | None = None) -> FullNode:
 
 
 class Heard:
-    """What the page was told, by answers and by events: all sync states and peers."""
+    """The heights that the page was told, by answers and by events."""
 
     def __init__(self) -> None:
         self.heights: set[str] = set()
         self.heads: set[str] = set()
 
-    def note(self, kind: str, said: dict[str, object]) -> None:
-        if kind == "sync":
-            self.heights.add(str(said["current_height"]))
-        elif kind == "head":
-            self.heads.add(str(said["height"]))
-
-    async def listen(self, page: Opened) -> None:
-        """From now on; the page is opened anew for it."""
-        session = await page.page.context.new_cdp_session(page.page)
+    async def listen(self, page: Any) -> None:
+        """From its first question on."""
+        session = await page.context.new_cdp_session(page)
         await session.send("Network.enable")
 
         def event(message: dict[str, str]) -> None:
             said = json.loads(message["data"])
-            kind = message["eventName"]
-            self.note(kind, said["sync"] if kind == "sync" else said.get("header", {}))
+            if message["eventName"] == "sync":
+                self.heights.add(str(said["sync"]["current_height"]))
+            elif message["eventName"] == "head":
+                self.heads.add(str(said["header"]["height"]))
+
+        async def answer(route: Any) -> None:
+            response = await route.fetch()
+            said = await response.json()
+            if "current_height" in said:
+                self.heights.add(str(said["current_height"]))
+            else:
+                head = said["head"] if "head" in said else said["headers"][0]
+                self.heads.add(str(head["height"]))
+            await route.fulfill(response=response)
 
         session.on("Network.eventSourceMessageReceived", event)
-
-        async def answer(response: object) -> None:
-            url = response.url  # type: ignore[attr-defined]
-            if url.endswith(("/v1/sync", "/v1/status")) or "/v1/headers" in url:
-                said = await response.json()  # type: ignore[attr-defined]
-                if url.endswith("/v1/sync"):
-                    self.note("sync", said)
-                elif url.endswith("/v1/status"):
-                    self.note("head", said["head"])
-                else:
-                    self.note("head", said["headers"][0])
-
-        page.page.on("response", answer)
-        await page.page.reload()
+        await page.route(re.compile(r"/v1/(status|sync|headers)\b"), answer)
 
 
 async def test_it_shows_what_the_node_says_while_it_syncs() -> None:
     source = grown(BLOCKS, 1)
+    heard = Heard()
     async with (
         browser() as running,
         peers_of(source, 3) as nodes,
         watched(nodes) as node,
         ApiServer(node, port=0) as api,
         Client(api.url) as client,
-        opened(running, api.url + "/", theme="dark") as page,
+        opened(running, api.url + "/", theme="dark", before=heard.listen) as page,
     ):
-        heard = Heard()
-        await heard.listen(page)
         shown: list[tuple[str, str]] = []
         await page.until("() => document.querySelector('[data-field=\"sync.progress\"]')?.value")
         while node.chain.head != source.head:
@@ -145,8 +139,9 @@ async def test_it_shows_what_the_node_says_while_it_syncs() -> None:
             height = row.locator('data[data-field="best_height"]')
             assert await height.get_attribute("value") == str(peer.best_height)
         assert HOSTILE in {peer.user_agent for peer in listed}
-        shown_head = await page.page.locator("#blocks tbody tr").first.get_attribute("data-hash")
-        assert shown_head == head.hash
+        await page.until(
+            "(hash) => document.querySelector('#blocks tbody tr').dataset.hash === hash", head.hash
+        )
         about = await page.page.locator('#about data[data-field="node_id"]').inner_text()
         assert about == node.p2p.node_id.hex()
         words = await page.page.locator("main").inner_text()

@@ -121,7 +121,8 @@ export class Live {
     const questions = [["traffic", "traffic", (answer) => answer.types]];
     if (performance.now() - this.#heardSync > SYNC_FRESH) questions.push(["sync", "sync"]);
     if (slow || this.#peersSoon) questions.push(["peers", "peers", (answer) => answer.peers]);
-    if (headers && (slow || this.#headersSoon)) {
+    const calm = status.phase === "following"; // while it syncs, the list is new each time
+    if (headers && (slow || calm || this.#headersSoon)) {
       questions.push(["headers", `headers?limit=${BLOCKS_SHOWN}`, (answer) => answer.headers]);
     }
     this.#peersSoon = this.#headersSoon = false;
