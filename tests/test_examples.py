@@ -15,6 +15,10 @@ EXAMPLES = ROOT / "examples"
 
 # Lines that tell that the thing itself happened; each is matched at the start of a line.
 EXPECTED = {
+    "watch_node": [
+        r"node [0-9a-f]{16} is at block \d+",
+        r"block \d+ [0-9a-f]{16}, 0 transactions",
+    ],
     "node_setup": [
         r"wrote genesis\.json of chain 7",
         r"alice listens on 127\.0\.0\.1:\d+",

@@ -75,19 +75,9 @@ def show_one(
 def _show_proved(proof: AccountProof, trusting: bool, as_json: bool) -> None:
     account = proof.account
     if as_json:
-        emit(
-            {
-                "address": "0x" + proof.address.hex(),
-                "exists": account is not None,
-                "balance": str(account.balance) if account else "0",
-                "nonce": account.nonce if account else 0,
-                "height": proof.height,
-                "block_hash": proof.block_hash.hex(),
-                "state_root": proof.state_root.hex(),
-                "steps": len(proof.path),
-                "trusted": trusting,
-            }
-        )
+        from .facts import proof_facts  # noqa: PLC0415 - the engines, which asking needs not
+
+        emit(proof_facts(proof, trusted=trusting))
         return
     show(
         {

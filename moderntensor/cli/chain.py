@@ -17,7 +17,8 @@ from ..blockchain.workload import build_chain
 from ..errors import ConfigError, StateMissingError
 from ..runtime import Runtime
 from .devnet import Devnet, blocks_per_commit
-from .output import console, count, progress, show, size
+from .facts import account_facts, block_facts, chain_facts, transaction_facts
+from .output import AsJson, console, count, emit, progress, show, size, working
 from .verify import verify_chain
 
 MAX_TRANSFERS = 1000  # in a block: its gas has room for 1,428
@@ -62,6 +63,7 @@ def new(
         str | None,
         typer.Option(help="Derive all keys from this text: repeatable, for tests only."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a chain: a genesis file, keys for its validators and accounts, and blocks.
 
@@ -75,23 +77,26 @@ def new(
         raise ConfigError(f"--total-transfers {total}: a block holds at most {MAX_TRANSFERS}")
     runtime = Runtime()
     devnet = Devnet(directory)
-    config = devnet.create(
-        sha256(seed.encode()) if seed is not None else runtime.entropy(32),
-        validators=validators,
-        accounts=accounts,
-        block_time=block_time,
-        timestamp=int(runtime.wall_time()) - blocks * block_time
-        if timestamp is None
-        else timestamp,
-        snapshot_interval=snapshot_interval,
-    )
+    with working(f"making {count(accounts)} accounts"):
+        config = devnet.create(
+            sha256(seed.encode()) if seed is not None else runtime.entropy(32),
+            validators=validators,
+            accounts=accounts,
+            block_time=block_time,
+            timestamp=int(runtime.wall_time()) - blocks * block_time
+            if timestamp is None
+            else timestamp,
+            snapshot_interval=snapshot_interval,
+        )
     with devnet.chain(config) as chain:
         _extend(devnet, chain, blocks, total, new_accounts)
-        _show_summary(devnet.path, chain)
+        _show_summary(devnet.path, chain, as_json)
 
 
 @app.command("produce")
-def produce(directory: Directory, blocks: Blocks = 1, transfers: Transfers = 2) -> None:
+def produce(
+    directory: Directory, blocks: Blocks = 1, transfers: Transfers = 2, as_json: AsJson = False
+) -> None:
     """Put more signed blocks on the chain in DIR, one per slot, up to the present."""
     devnet = Devnet(directory)
     config = devnet.load()
@@ -103,7 +108,7 @@ def produce(directory: Directory, blocks: Blocks = 1, transfers: Transfers = 2) 
                 "passed since the last block; nodes refuse blocks from the future"
             )
         _extend(devnet, chain, blocks, transfers * blocks)
-        _show_summary(devnet.path, chain)
+        _show_summary(devnet.path, chain, as_json)
 
 
 @app.command("inspect")
@@ -118,22 +123,23 @@ def inspect(
     account: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Show this account.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the chain in DIR, or one block, transaction or account of it."""
     devnet = Devnet(directory)
     with devnet.chain(devnet.load()) as chain:
         if block is not None:
-            _show_block(chain, block)
+            _show_block(chain, block, as_json)
         if transaction is not None:
-            _show_transaction(chain, transaction)
+            _show_transaction(chain, transaction, as_json)
         if account is not None:
-            _show_account(chain, account)
+            _show_account(chain, account, as_json)
         if block is transaction is account is None:
-            _show_summary(devnet.path, chain)
+            _show_summary(devnet.path, chain, as_json)
 
 
 @app.command("verify")
-def verify(directory: Directory) -> None:
+def verify(directory: Directory, as_json: AsJson = False) -> None:
     """Check and execute the whole chain in DIR again, from its genesis, trusting nothing stored.
 
     Where a state was fetched and older bodies are not here, the headers, the state and the bodies
@@ -141,7 +147,11 @@ def verify(directory: Directory) -> None:
     """
     devnet = Devnet(directory)
     with devnet.chain(devnet.load()) as chain:
-        console().print(f"{verify_chain(chain)}\nhead {chain.head.hash.hex()}")
+        told = verify_chain(chain)
+        if as_json:
+            emit({**chain_facts(devnet.path, chain), "verified": told.splitlines()})
+        else:
+            console().print(f"{told}\nhead {chain.head.hash.hex()}")
 
 
 # --- work ----------------------------------------------------------------------------------
@@ -171,7 +181,10 @@ def _extend(
 # --- showing -------------------------------------------------------------------------------
 
 
-def _show_summary(path: Path, chain: Blockchain) -> None:
+def _show_summary(path: Path, chain: Blockchain, as_json: bool) -> None:
+    if as_json:
+        emit(chain_facts(path, chain))
+        return
     head, config = chain.head, chain.config
     with chain.store.read() as txn:
         accounts, transactions = txn.count(active(txn).accounts), txn.count(TX_INDEX)
@@ -194,7 +207,7 @@ def _show_summary(path: Path, chain: Blockchain) -> None:
     )
 
 
-def _show_block(chain: Blockchain, text: str) -> None:
+def _show_block(chain: Blockchain, text: str, as_json: bool) -> None:
     where = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else _hex(text, 32)
     block = chain.get_block(where)
     if block is None:
@@ -204,6 +217,9 @@ def _show_block(chain: Blockchain, text: str) -> None:
                 f"block {chain.earliest_height}"
             )
         raise ConfigError(f"--block {text}: there is no such block on the chain")
+    if as_json:
+        emit(block_facts(block))
+        return
     header = block.header
     show(
         {
@@ -224,13 +240,16 @@ def _show_block(chain: Blockchain, text: str) -> None:
         console().print(f"  and {len(block.transactions) - 50} more")
 
 
-def _show_transaction(chain: Blockchain, text: str) -> None:
+def _show_transaction(chain: Blockchain, text: str, as_json: bool) -> None:
     tx_hash = _hex(text, 32)
     found = chain.get_transaction(tx_hash)
     if found is None:
         older = f" from block {chain.earliest_height} on" if chain.earliest_height else ""
         raise ConfigError(f"--transaction {text}: there is no such transaction on the chain{older}")
     transaction, height, position = found
+    if as_json:
+        emit(transaction_facts(transaction, height, position))
+        return
     show(
         {
             "hash": transaction.hash.hex(),
@@ -246,10 +265,13 @@ def _show_transaction(chain: Blockchain, text: str) -> None:
     )
 
 
-def _show_account(chain: Blockchain, text: str) -> None:
+def _show_account(chain: Blockchain, text: str, as_json: bool) -> None:
     address = _hex(text, 20)
     if not chain.has_state:
         raise StateMissingError(f"--account {text}: the accounts of this chain are not here yet")
+    if as_json:
+        emit(account_facts(chain, address))
+        return
     account = chain.get_account(address)
     show(
         {

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +29,8 @@ from ..storage import open_store
 from .demo_display import Display, LiveBlock, Standing, make_display, show_summary
 from .demo_live import live_block
 from .devnet import INITIAL_BALANCE, blocks_per_commit, derive_keys
-from .output import console, count
+from .facts import sync_facts
+from .output import AsJson, console, count, emit
 
 BLOCK_TIME = 1  # seconds: the shortest slot, so that live blocks need no patience
 # Blocks from a snapshot to the end of the chain: a fast sync asks for at least 64.
@@ -90,6 +91,7 @@ def demo(
     live_blocks: Annotated[
         int, typer.Option(min=0, max=1000, help="Blocks to produce after the syncs.")
     ] = 5,
+    as_json: AsJson = False,
 ) -> None:
     """Build and serve a signed chain, sync one node in full and one fast, then produce live.
 
@@ -98,14 +100,14 @@ def demo(
     """
     plan = Plan(blocks, transfers, accounts, peers, live_blocks)
     with tempfile.TemporaryDirectory(prefix="moderntensor-demo-") as directory:
-        outcome = asyncio.run(run(plan, Path(directory)))
+        outcome = asyncio.run(run(plan, Path(directory), as_json=as_json))
     if not outcome.agree:
         raise ModernTensorError("the nodes do not agree on the head of the chain and its accounts")
 
 
-async def run(plan: Plan, directory: Path) -> Outcome:
-    """The whole demo below `directory`; prints as it goes."""
-    out = console()
+async def run(plan: Plan, directory: Path, *, as_json: bool = False) -> Outcome:
+    """The whole demo below `directory`; prints as it goes, with `as_json` on stderr."""
+    out = console(stderr=as_json)
     runtime = Runtime()
     validators = derive_keys(SEED, "validator", plan.peers)
     owners = derive_keys(SEED, "account", plan.accounts)
@@ -140,8 +142,29 @@ async def run(plan: Plan, directory: Path) -> Outcome:
                     outcome.nodes[name] = await runtime.run(_standing, node.chain)
     finally:
         runtime.close()
-    show_summary(out, outcome.full, outcome.fast, outcome.live, outcome.nodes)
+    if as_json:
+        emit(_facts(outcome))
+    else:
+        show_summary(out, outcome.full, outcome.fast, outcome.live, outcome.nodes)
     return outcome
+
+
+def _facts(outcome: Outcome) -> dict[str, object]:
+    return {
+        "agree": outcome.agree,
+        "full_sync": sync_facts(outcome.full),
+        "fast_sync": sync_facts(outcome.fast),
+        "live_blocks": [asdict(block) for block in outcome.live],
+        "nodes": {
+            name: {
+                "height": node.height,
+                "head_hash": node.head.hex(),
+                "state_root": node.state_root.hex(),
+                "accounts": node.accounts,
+            }
+            for name, node in outcome.nodes.items()
+        },
+    }
 
 
 def _node(
@@ -218,6 +241,7 @@ async def _build(
 async def _snapshots(servers: list[FullNode], display: Display) -> None:
     """Wait until all that serve have their snapshot, so that its making slows down no sync."""
     keepers = [keeper for node in servers if (keeper := node.p2p.snapshots) is not None]
+    display.say("each of them makes a snapshot of its state")
     try:
         async with asyncio.timeout(SNAPSHOT_PATIENCE):
             while not all(keeper.announced for keeper in keepers):  # noqa: ASYNC110  they tell nobody

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +20,8 @@ from ..errors import ConfigError
 from ..network.addresses import NodeAddress, parse_address, parse_node_address
 from ..network.sync import SyncPhase, SyncStatus
 from ..node import FullNode
-from .output import bad_option, console, count, duration, short, size
+from .facts import node_facts
+from .output import AsJson, bad_option, console, count, duration, emit, short, size
 
 if TYPE_CHECKING:
     from ..api import ApiServer  # needs an extra
@@ -32,6 +35,13 @@ class Transport(StrEnum):
 
     SECURE = "secure"
     PLAINTEXT = "plaintext"
+
+
+class Loop(StrEnum):
+    """What runs the node's coroutines."""
+
+    ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"
 
 
 def node(
@@ -104,12 +114,15 @@ def node(
             " addresses; may be given many times.",
         ),
     ] = None,
+    loop: Annotated[Loop, typer.Option(help="The event loop; uvloop is an extra.")] = Loop.ASYNCIO,
+    as_json: AsJson = False,
 ) -> None:
     """Run one node from a genesis file and a data directory until Ctrl-C or SIGTERM.
 
     It syncs to its peers' best chain, follows it, serves it, and relays what is new. What it says
     is encrypted, and the id of every peer is proved.
     """
+    make_loop = _loop_factory(loop)
     host, port = _address("--listen", listen)
     served = None if http is None else _address("--http", http)
     if served is None and (http_token_file or http_allow_host):
@@ -139,11 +152,28 @@ def node(
         trusted_head=trusted,
     )
     token_file = http_token_file or data / "http.token"
-    asyncio.run(_run_serving(full_node, served, token_file, tuple(http_allow_host or ())))
+    serving = _run_serving(full_node, served, token_file, tuple(http_allow_host or ()), as_json)
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(serving)
+
+
+def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """None: asyncio's own."""
+    if loop is Loop.ASYNCIO:
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError("--loop uvloop needs: pip install 'moderntensor[uvloop]'") from error
+    return uvloop.new_event_loop
 
 
 async def _run_serving(
-    full_node: FullNode, at: tuple[str, int] | None, token_file: Path, names: tuple[str, ...]
+    full_node: FullNode,
+    at: tuple[str, int] | None,
+    token_file: Path,
+    names: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """`run`, with HTTP where that is asked for."""
     api = None
@@ -156,7 +186,7 @@ async def _run_serving(
         except BaseException:
             await full_node.stop()
             raise
-    await run(full_node, api, token_file)
+    await run(full_node, api, token_file, as_json)
 
 
 def _address(option: str, text: str) -> tuple[str, int]:
@@ -190,7 +220,10 @@ def _block(text: str) -> tuple[int, bytes]:
 
 
 async def run(
-    full_node: FullNode, api: ApiServer | None = None, token_file: Path | None = None
+    full_node: FullNode,
+    api: ApiServer | None = None,
+    token_file: Path | None = None,
+    as_json: bool = False,
 ) -> None:
     """Run the node, a status line now and then, until SIGINT or SIGTERM, and `api` with it. Raises
     what made a part of it fail."""
@@ -205,33 +238,61 @@ async def run(
         loop.add_signal_handler(number, end)
     out = console()
 
+    def say(event: str, text: str, **facts: object) -> None:
+        if as_json:
+            emit({"event": event, **facts}, line=True)
+            sys.stdout.flush()
+        else:
+            out.print(text)
+
+    def say_status() -> None:
+        say("status", status_line(full_node), **node_facts(full_node))
+
     def synced() -> None:
         head = full_node.chain.head
         pivot = full_node.sync.status.pivot_height
         if pivot is not None:
-            out.print(f"began with the state of block {count(pivot)}, proved by its header")
-        out.print(f"synced to block {count(head.height)} ({short(head.hash)})")
+            say(
+                "state",
+                f"began with the state of block {count(pivot)}, proved by its header",
+                height=pivot,
+            )
+        say(
+            "synced",
+            f"synced to block {count(head.height)} ({short(head.hash)})",
+            height=head.height,
+            head_hash=head.hash.hex(),
+        )
 
     full_node.sync.on_sync_complete = synced
     try:
         async with AsyncExitStack() as running:
             await running.enter_async_context(full_node)
             p2p = full_node.p2p
-            out.print(
-                f"listening on {NodeAddress(p2p.listen_host, p2p.listen_port, p2p.node_id)}, "
-                f"genesis {short(full_node.chain.genesis_hash)}"
+            where = NodeAddress(p2p.listen_host, p2p.listen_port, p2p.node_id)
+            say(
+                "listening",
+                f"listening on {where}, genesis {short(full_node.chain.genesis_hash)}",
+                address=str(where),
+                genesis_hash=full_node.chain.genesis_hash.hex(),
             )
             if api is not None:
                 await running.enter_async_context(api)
-                out.print(f"HTTP on {api.url}, the token is in {token_file}")
-            out.print(status_line(full_node))
+                say(
+                    "http",
+                    f"HTTP on {api.url}, the token is in {token_file}",
+                    url=api.url,
+                    token_file=str(token_file),
+                )
+            say_status()
             while not await _stopping(full_node, interval(full_node.sync.status)):
-                out.print(status_line(full_node))
-            out.print("stopping")
+                say_status()
+            say("stopping", "stopping")
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-    out.print(f"stopped at block {count(full_node.chain.head.height)}")
+    height = full_node.chain.head.height
+    say("stopped", f"stopped at block {count(height)}", height=height)
 
 
 async def _stopping(full_node: FullNode, seconds: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -76,7 +76,9 @@ def show(rows: dict[str, object]) -> None:
         out.print(f"{name:<{width}}  {value}", markup=False)
 
 
-def emit(value: Mapping[str, object] | list[Mapping[str, object]], *, line: bool = False) -> None:
+def emit(
+    value: Mapping[str, object] | Sequence[Mapping[str, object]], *, line: bool = False
+) -> None:
     """JSON on stdout: for people to read too, or with `line` one line of many."""
     typer.echo(json.dumps(value, indent=None if line else 1, default=str))
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .output import AsJson, console, count, duration, emit, seconds_of, size, working
+from .output import AsJson, bad_option, console, count, duration, emit, seconds_of, size, working
 from .remote import (
     DataDirectory,
     Node,
@@ -42,6 +42,8 @@ def peers(context: typer.Context, node: Node = DEFAULT_NODE, as_json: AsJson = F
     """Show the peers of a running node, connect, part, ban and unban."""
     if context.invoked_subcommand is None:
         show(node, as_json)
+    elif as_json:
+        raise bad_option("--json", f"stands after {context.invoked_subcommand!r}")
     else:
         context.obj = node if _was_given(context, "node") else None
 

@@ -69,7 +69,7 @@ def emit_model(value: Any, *, line: bool = False) -> None:
     import msgspec  # noqa: PLC0415 - an extra
 
     text = msgspec.json.encode(value)
-    typer.echo(text if line else msgspec.json.format(text, indent=1))
+    typer.echo((text if line else msgspec.json.format(text, indent=1)).decode())
 
 
 def plain(text: str) -> str:

@@ -22,7 +22,7 @@ from ..simulation.report import as_json, summarize
 from ..simulation.report import write as write_results
 from ..simulation.result import Parameter
 from ..simulation.scenario import ALL, run_scenario
-from .output import bad_option, console
+from .output import bad_option, console, emit, working
 from .simulate_display import show_list, show_result, show_summaries, watch_campaign, watch_run
 
 
@@ -74,7 +74,12 @@ def simulate(
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     load(modules)
     if listing:
-        show_list(console(), ALL)
+        if json:
+            emit(
+                [{"name": k, "about": v.about, "parameters": v.parameters} for k, v in ALL.items()]
+            )
+        else:
+            show_list(console(), ALL)
         return
     if not names:
         raise bad_option("NAME", "no scenario is named (--list says which there are)")
@@ -101,7 +106,8 @@ def _one(name: str, seed: int, parameters: dict[str, Any], trace: Path | None, j
     """One run; whether all held."""
     check_names([name], parameters)
     if json:
-        result = run_scenario(name, seed, trace_file=trace, **parameters)
+        with working(f"simulating {name}, seed {seed}"):
+            result = run_scenario(name, seed, trace_file=trace, **parameters)
         typer.echo(result.to_json())
         return result.ok
     out = console()

@@ -14,7 +14,8 @@ from ..errors import ConfigError, DecodeError, ValidationError
 from ..node import CHAIN_DIRECTORY
 from ..storage import open_store
 from .devnet import Devnet
-from .output import bad_option, console, count, show
+from .facts import proof_facts
+from .output import AsJson, bad_option, console, count, emit, show, working
 
 app = typer.Typer(help="Prove what an account holds, and check such a proof.", no_args_is_help=True)
 
@@ -30,6 +31,7 @@ def prove(
         Path | None,
         typer.Option(metavar="FILE", help="Write the proof there; it must not exist yet."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Prove that ADDRESS has its account, or none, after the last block of the chain in DIR.
 
@@ -37,7 +39,7 @@ def prove(
     block, without a node. No node may run on DIR meanwhile.
     """
     wanted = _digits("ADDRESS", address, 20)
-    with open_store(_store_in(directory), TABLES) as store:
+    with working("reading the state"), open_store(_store_in(directory), TABLES) as store:
         proof = prove_account(store, wanted)
     if out is None:
         typer.echo(proof.to_json(), nl=False)
@@ -49,7 +51,10 @@ def prove(
         raise ConfigError(f"proof file {out}: exists and is not overwritten") from None
     except OSError as error:
         raise ConfigError(f"proof file {out}: {error.strerror or error}") from error
-    _show(proof)
+    if as_json:
+        emit(proof_facts(proof, trusted=True))
+    else:
+        _show(proof)
 
 
 @app.command("check")
@@ -65,6 +70,7 @@ def check(
         str | None,
         typer.Option(metavar="HEX", help="The hash of the block that you trust, 64 hex digits."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check the proof in FILE, and that it is about the state or block that you trust.
 
@@ -87,6 +93,9 @@ def check(
             f"proof file {path}: does not prove what it says: its path does not lead from the "
             "account to the state root"
         )
+    if as_json:
+        emit(proof_facts(proof, trusted=not trusted_root is trusted_block is None))
+        return
     _show(proof)
     console().print(
         "proved, if that block is one of your chain: compare its hash with one that you trust"

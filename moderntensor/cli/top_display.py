@@ -178,6 +178,7 @@ def _facts(facts: dict[str, str]) -> Table:
     table = key_value_table({name: Text(value) for name, value in facts.items() if value})
     for column in table.columns:
         column.no_wrap, column.overflow = True, "ellipsis"
+    table.columns[0].min_width = max(map(len, facts))  # the values give way
     return table
 
 

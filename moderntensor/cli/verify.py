@@ -15,7 +15,7 @@ from ..blockchain.state_slots import active, staging
 from ..blockchain.tables import ADDRESS_INDEX, CANONICAL, TABLES, TX_INDEX
 from ..errors import DecodeError, ValidationError
 from ..storage import ReadTransaction, Store, open_store
-from .output import count, progress
+from .output import count, progress, working
 
 VERIFY_BATCH = 512  # blocks executed and committed at once
 COMPARE_BATCH = 4096  # entries of a table held at once
@@ -45,8 +45,9 @@ def _verify_by_execution(chain: Blockchain, derived: Blockchain) -> str:
     with chain.store.read() as stored, derived.store.read() as other:
         names = [(name, name) for name in DERIVED]
         names += zip(active(stored), active(other), strict=True)
-        for ours, theirs in names:
-            _compare(ours, stored, theirs, other)
+        with working("comparing what is stored with what follows from the blocks"):
+            for ours, theirs in names:
+                _compare(ours, stored, theirs, other)
     return (
         f"{count(chain.head.height)} blocks verified: every header, signature, transaction, "
         "account and index entry"
@@ -58,7 +59,8 @@ def _verify_by_proof(chain: Blockchain, derived: Blockchain) -> str:
     and that the bodies that are here are those of their headers."""
     progress("verifying", chain.head.height, _replay(chain, derived, _compare_bodies))
     _same_head(chain, derived.header_head)
-    accounts = _verify_state(chain, derived.store)
+    with working("building the state again from its accounts"):
+        accounts = _verify_state(chain, derived.store)
     bodies = (
         f"bodies from block {count(chain.earliest_height)} on; older ones are not here, so that "
         "their blocks were not executed again"
