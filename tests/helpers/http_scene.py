@@ -38,7 +38,7 @@ class Scene:
         self.node = node
         self.api = api
         self._peer = peer
-        self.session = aiohttp.ClientSession(api.url)
+        self.session = aiohttp.ClientSession()
 
     @property
     def peer(self) -> FullNode:
