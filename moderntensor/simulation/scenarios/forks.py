@@ -95,10 +95,19 @@ async def forks(
             if host.up and random.random() < 0.7:
                 await host.within(attack.burst(forkers[host.name]), "attack")
         _bounded(check)
-    await asyncio.sleep(1)
+    heard = sum(
+        times
+        for forker in forkers.values()
+        for tip, times in forker.served.items()
+        if tip in attack.beyond
+    )
+    await asyncio.sleep(1)  # who leaves with its answer may be gone before anybody can tell of it
     for host in hostile:
         await host.stop()
-    heard = attack.beyond & {tip for forker in forkers.values() for tip in forker.served}
+    # What came when another had answered already, nobody has looked into.
+    unread = sum(
+        host.node.p2p.traffic.late_replies for host in world.honest if host.node is not None
+    )
     if not at_the_edge:
         await check.recovered()
     else:
@@ -108,11 +117,11 @@ async def forks(
     figures["headers_made"] = float(len(coalition.made))
     figures["equivocations"] = float(coalition.equivocations)
     figures["longer_branches"] = float(attack.longer)
-    figures["beyond_finality"] = float(len(heard))
+    figures["beyond_finality"] = float(heard)
     figures["finality_refusals"] = float(sum(refusals.values()))
     kept = [len(host.node.chain.evidence()) for host in world.honest if host.node is not None]
     figures["evidence_kept"] = float(max(kept, default=0))
-    if heard and not refusals:
+    if heard > unread and not refusals:
         check.violate(SAFETY, "nobody has told of a longer branch below what is final")
 
 
