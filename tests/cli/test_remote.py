@@ -144,7 +144,7 @@ def test_top_without_a_terminal_prints_lines(served: Served) -> None:
     assert [look["status"]["chain_id"] for look in looks] == [1, 1]
 
 
-@pytest.mark.parametrize("columns", [46, 120])
+@pytest.mark.parametrize("columns", [46, pytest.param(120, marks=pytest.mark.long)])
 def test_top_on_a_terminal_fits_it_and_ends_with_q(served: Served, columns: int) -> None:
     main, side = pty.openpty()
     size = {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm"}
@@ -164,6 +164,7 @@ def test_top_on_a_terminal_fits_it_and_ends_with_q(served: Served, columns: int)
     assert b"head" in seen and b"phase" in seen
 
 
+@pytest.mark.long
 def test_top_goes_on_when_the_node_returns(tmp_path: Path) -> None:
     net = tmp_path / "net"
     options = ("--validators", "1", "--accounts", "4", "--block-time", "1", "--seed", "tests")
@@ -181,13 +182,44 @@ def test_top_goes_on_when_the_node_returns(tmp_path: Path) -> None:
                 again.stop()
 
 
+# --- JSON of what asks no node -------------------------------------------------------------
+
+
+def test_other_commands_print_json_too(net: Path, tmp_path: Path) -> None:
+    address = "0x" + "00" * 20
+    results = run_each(
+        [
+            ("chain", "inspect", net, "--json"),
+            ("chain", "inspect", net, "--block", "7", "--json"),
+            ("chain", "inspect", net, "--account", address, "--json"),
+            ("chain", "verify", net, "--json"),
+            ("keys", "new", tmp_path / "a.key", "--json"),
+            ("keys", "show", tmp_path / "a.key", "--json"),
+            ("state", "prove", net, address, "--out", tmp_path / "proof", "--json"),
+            ("state", "check", tmp_path / "proof", "--json"),
+            ("simulate", "--list", "--json"),
+        ]
+    )
+    told = [json.loads(printed(result)) for result in results]
+    chain, block, account, verified, made, shown, proved, checked, scenarios = told
+    assert chain["height"] == verified["height"] == 30 and verified["verified"]
+    assert block["height"] == 7 and len(block["transactions"]) == 2
+    assert account["balance"] == "0" and not checked["exists"]
+    assert made == shown
+    assert proved["block_hash"] == checked["block_hash"] == chain["head_hash"]
+    assert (proved["trusted"], checked["trusted"]) == (True, False)
+    assert {"name", "about", "parameters"} == set(scenarios[0])
+
+
 # --- completion ----------------------------------------------------------------------------
 
 
 INSTALLED = "import sys; sys.argv[0] = 'moderntensor'; from moderntensor.cli import main; main()"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    "shell", ["bash", *(pytest.param(each, marks=pytest.mark.long) for each in ("zsh", "fish"))]
+)
 def test_shells_complete_commands_and_options(shell: str) -> None:
     """What the script that they load runs, with the words typed so far."""
 
