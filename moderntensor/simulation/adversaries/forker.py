@@ -45,8 +45,9 @@ class Forker:
         self.coalition = coalition
         self._tip: BlockHeader | None = None
         self._told_at = 0.0
-        self.served: dict[bytes, int] = {}
-        """Ends of branches that somebody has asked for → how often headers of it were sent."""
+        self.served: dict[tuple[bytes, str], int] = {}
+        """Ends of branches, and IP addresses of who has asked for them → how often headers of it
+        were sent."""
         p2p = node.p2p
         p2p.register_handler(MessageType.GET_HEADERS, self._headers)
         p2p.register_handler(MessageType.GET_BLOCK_BODIES, self._bodies)
@@ -90,8 +91,8 @@ class Forker:
         found = self._after(line, request)
         if not found:
             return refusal(request, Status.NOT_FOUND)
-        tip = line[-1].hash
-        self.served[tip] = self.served.get(tip, 0) + 1
+        sent = line[-1].hash, peer.host_address
+        self.served[sent] = self.served.get(sent, 0) + 1
         found = found[: request.max_headers]
         data = len(found).to_bytes(2, "big") + b"".join(header.encode() for header in found)
         return HeadersMessage(request_id=request.request_id, headers=data)

@@ -95,11 +95,12 @@ async def forks(
             if host.up and random.random() < 0.7:
                 await host.within(attack.burst(forkers[host.name]), "attack")
         _bounded(check)
+    honest = {host.ip for host in world.honest}
     heard = sum(
         times
         for forker in forkers.values()
-        for tip, times in forker.served.items()
-        if tip in attack.beyond
+        for (tip, ip), times in forker.served.items()
+        if tip in attack.beyond and ip in honest
     )
     await asyncio.sleep(1)  # who leaves with its answer may be gone before anybody can tell of it
     for host in hostile:
