@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -29,7 +29,8 @@ class Connection(web.RequestHandler):
         """Called once the client is gone."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        # uvloop's has all of its methods and not its name, so that no isinstance() helps here.
+        transport = cast("asyncio.Transport", transport)
         if not self._server.make_room():
             transport.abort()
             return

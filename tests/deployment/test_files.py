@@ -14,7 +14,6 @@ import kubernetes_validate
 import pytest
 import typer.main
 import yaml
-
 from helpers.deployment import (
     DEPLOYMENT,
     ROOT,
