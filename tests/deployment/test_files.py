@@ -281,5 +281,6 @@ def test_the_unit_ends_the_node_as_it_wants_to_be_ended() -> None:
     assert settings["DynamicUser"] == settings["NoNewPrivileges"] == ["yes"]
     assert settings["ProtectSystem"] == ["strict"]
     assert settings["StateDirectory"] == ["moderntensor"]
+    assert "MemoryDenyWriteExecute" not in settings  # cffi's callbacks need such a page
     for place in ("moderntensor.service", "validator.conf"):
         assert str(options(dict(CALLS)[place])["data"]) == "${STATE_DIRECTORY}"
