@@ -142,6 +142,7 @@ def test_row_41_transactions_that_this_state_does_not_admit(row: Row) -> None:
     assert row.live.state()["mempool"] == row.before["mempool"]
 
 
+@pytest.mark.long
 def test_row_42_the_same_over_and_over(row: Row) -> None:
     """It is passed on once, and whoever goes on repeating it is gone."""
     tx = scene.maker().transfer(tip(), 3, 0)

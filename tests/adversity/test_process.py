@@ -6,6 +6,8 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
 from . import scene, wire
 from .conftest import Live, Row
 from .hostile import Hostile, until
@@ -39,6 +41,7 @@ def test_row_50_a_header_is_judged_by_the_clock_of_its_moment(
         assert not served.ended.is_set()
 
 
+@pytest.mark.long
 def test_row_51_the_end_amid_everything(row: Row, another_live: Callable[..., Live]) -> None:
     """With handshakes half done, frames half read and replies owed, it ends at once and well."""
     node = another_live()

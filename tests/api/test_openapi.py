@@ -114,6 +114,7 @@ def ask_all(document: dict[str, Any], url: str) -> int:
     return count
 
 
+@pytest.mark.long
 async def test_no_request_gets_an_answer_that_is_not_described(pair: Scene) -> None:
     tx = transfer(pair.node)
     pair.node.mempool.add(tx)

@@ -114,6 +114,7 @@ async def offend(node: FullNode) -> None:
         await raw.read_goodbye()
 
 
+@pytest.mark.long
 async def test_all_that_is_told_is_what_the_node_knows() -> None:
     """Peers, a sync, a ban, a reorganisation, a transaction: every figure is the node's own."""
     short, long = branches()

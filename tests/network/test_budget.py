@@ -296,6 +296,7 @@ async def limited_node(budget: int) -> AsyncIterator[Told]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
+@pytest.mark.long
 async def test_thirty_who_hold_all_they_can_stay_within_the_budget() -> None:
     """Half frames of the largest type that is admitted unasked, and replies never read."""
     budget = 96 * MIB
