@@ -37,6 +37,9 @@ class Reads:
             await self._turns.acquire()
         finally:
             self._waiting -= 1
+        if self._tasks.closed:
+            self._turns.release()
+            raise _stopping()
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._tasks.start(self._do(outcome, partial(function, *args, **kwargs)), "HTTP read")
         return await outcome
@@ -45,7 +48,8 @@ class Reads:
         try:
             result = await self._runtime.run(work)
         except asyncio.CancelledError:
-            outcome.cancel()
+            if not outcome.done():
+                outcome.set_exception(_stopping())
             raise
         except Exception as error:  # it is for the request
             if not outcome.done():
@@ -55,3 +59,7 @@ class Reads:
                 outcome.set_result(result)
         finally:
             self._turns.release()
+
+
+def _stopping() -> Refusal:
+    return Refusal(503, "the node is stopping", headers={"Retry-After": "1"})

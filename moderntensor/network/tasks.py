@@ -32,6 +32,11 @@ class TaskSet:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no task can start any more."""
+        return self._closed
+
     def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run `coroutine` as a task of this set. Raises RuntimeError after `close`."""
         if self._closed:
