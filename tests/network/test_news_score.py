@@ -22,19 +22,30 @@ class Teller:
         self.offences.append(offence)
 
 
-def tell(strays: int, *, our_head_moves: int) -> list[Offence]:
-    """A teller of so many blocks of unknown parents, while our head moves by so much each time."""
+def tell(strays: int, *, our_head_moves: int, one_branch: bool = False) -> list[Offence]:
+    """A teller of so many blocks of unknown parents, while our head moves by so much each time;
+    `one_branch`: each block is the parent of the next."""
     head = SimpleNamespace(height=100)
     host = SimpleNamespace(runtime=Clocks(), chain=SimpleNamespace(head=head))
     score, teller = NewsScore(cast(Any, host)), Teller()
     for number in range(strays):
-        score.stray(cast(Any, teller), 100 + 3 * number, 12)
+        header = SimpleNamespace(
+            height=100 + 3 * number,
+            hash=bytes([number + 1]) * 32,
+            previous_hash=bytes([number if one_branch else 255]) * 32,
+        )
+        score.stray(cast(Any, teller), cast(Any, header), 12)
         head.height += our_head_moves
     return teller.offences
 
 
 def test_who_catches_up_just_before_us_tells_of_blocks_that_we_cannot_place_yet() -> None:
     assert not tell(200, our_head_moves=3)
+
+
+def test_who_tells_of_a_whole_branch_block_by_block_is_on_it() -> None:
+    """It imports a branch that was kept from all, faster than we ask for it."""
+    assert not tell(100, our_head_moves=0, one_branch=True)
 
 
 def test_blocks_that_lead_nowhere_are_held_against_their_teller() -> None:

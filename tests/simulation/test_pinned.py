@@ -27,6 +27,10 @@ PINNED: list[tuple[str, int, dict[str, Any]]] = [
     # Each half had filled its places by itself, and after healing nobody looked for the other one:
     # tests/network/test_outlook.py, "who is on another branch is kept".
     ("partition", 600, {"nodes": 30, "validators": 8}),
+    # Honest peers that imported a hidden branch block by block, and told of each, were dropped by
+    # who could not place them yet: tests/network/test_news_score.py, "a whole branch".
+    ("forks", 233, {}),
+    ("forks", 309, {}),
     # A skeleton's last header was signed by nobody: a minute was lost, and nobody was to blame:
     # tests/sync/test_sync_liars.py, "a pin that no validator signed".
     ("sync_hostile", 20, {}),

@@ -262,7 +262,7 @@ class BlockGossip:
                     self._clock.sample(peer, header.timestamp - told_at)
                 return False
             case Verdict.STRAY if header.previous_hash not in waiting:
-                self._score.stray(peer, header.height, chain.config.block_time)
+                self._score.stray(peer, header, chain.config.block_time)
                 self._claimed(peer, header.height, header.hash)
                 return False
         peer.claims(header.height, header.hash)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakKeyDictionary, WeakSet
 
+from ...blockchain.block import BlockHeader
 from ..host import Host
 from ..known import KnownSet
 from ..limits import (
@@ -29,6 +30,7 @@ class NewsScore:
         self._host = host
         self._repeats: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
         self._strays: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
+        self._last_strays: WeakKeyDictionary[Peer, bytes] = WeakKeyDictionary()  # their hashes
         self._suspects: WeakSet[Peer] = WeakSet()
         self._heads: WeakKeyDictionary[Peer, int] = WeakKeyDictionary()  # ours, at its last stray
 
@@ -63,9 +65,13 @@ class NewsScore:
         finally:
             self._suspects.discard(peer)
 
-    def stray(self, peer: Peer, height: int, block_time: int) -> None:
+    def stray(self, peer: Peer, header: BlockHeader, block_time: int) -> None:
         """`peer` has told of a block whose parent nobody has heard of. That is no fault of who
-        catches up just before us: then our head moves as well."""
+        catches up just before us: then our head moves as well, or it tells of one block upon the
+        other, each signed by the validator of its slot."""
+        before, self._last_strays[peer] = self._last_strays.get(peer), header.hash
+        if header.previous_hash == before:
+            return
         head = 0 if self._host.chain is None else self._host.chain.head.height
         if head > self._heads.get(peer, head):
             self._heads[peer] = head
@@ -77,4 +83,6 @@ class NewsScore:
             rate = UNKNOWN_PARENTS_PER_SLOT / max(1, block_time)
             bucket = self._strays[peer] = TokenBucket(rate, UNKNOWN_PARENTS_BURST, now)
         if not bucket.take(now):
-            peer.punish(Offence.UNKNOWN_PARENT, f"block {height} of an unknown parent, again")
+            peer.punish(
+                Offence.UNKNOWN_PARENT, f"block {header.height} of an unknown parent, again"
+            )
