@@ -59,12 +59,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     save_key(net / "payer.key", payer)
     with running(*start(net)) as node:
         url = json.loads(node.line_with('"http"'))["url"]
+        node.line_with('"status"')
         yield Served(url, net / "data", net / "payer.key", payer, node)
         code, out, _ = node.stop()
         assert code == 0
         events = [json.loads(line)["event"] for line in (node.said + out).splitlines()]
         assert events[0] == "listening" and events[-2:] == ["stopping", "stopped"]
-        assert "status" in events
 
 
 def test_a_node_from_the_terminal(served: Served) -> None:
