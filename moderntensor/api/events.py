@@ -9,6 +9,7 @@ what its socket has taken.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from ..blockchain.block import BlockHeader
 from ..blockchain.chain_queries import headers_below
 from ..blockchain.chain_types import HeadChanged
 from ..client import model
+from ..errors import StorageError
 from ..network.peer import Peer
 from ..network.tasks import TaskSet
 from ..network.text import printable
@@ -33,10 +35,11 @@ from .limits import (
     SYNC_INTERVAL,
 )
 from .problems import Refusal
-from .reads import Reads
 from .views import header_view, sync_view
 
 __all__ = ["EventStream", "Listener"]
+
+log = logging.getLogger(__name__)
 
 _ALL_BODIES: Final = 1 << 31
 
@@ -44,10 +47,9 @@ _ALL_BODIES: Final = 1 << 31
 class EventStream:
     """Collects a node's events between `start` and `close`. For the loop's thread."""
 
-    def __init__(self, node: FullNode, tasks: TaskSet, reads: Reads) -> None:
+    def __init__(self, node: FullNode, tasks: TaskSet) -> None:
         self._node = node
         self._tasks = tasks
-        self._reads = reads
         self._life = node.runtime.entropy(4).hex()
         self._frames: deque[bytes] = deque(maxlen=EVENTS_KEPT)
         self.number = 0
@@ -133,9 +135,15 @@ class EventStream:
                 moved = self._heads.popleft()
                 if moved.reverted:
                     self._tell_reorganisation(moved)
-            found = await self._reads.run(
-                headers_below, self._node.chain.store, None, 1, _ALL_BODIES
-            )
+            try:  # not in the queue of clients, who could keep it from its turn
+                found = await self._node.runtime.run(
+                    headers_below, self._node.chain.store, None, 1, _ALL_BODIES
+                )
+            except StorageError as error:
+                log.warning("the head cannot be told: %s", error)
+                self._moved.set()  # it is still to be told
+                await asyncio.sleep(SYNC_INTERVAL)
+                continue
             if found:
                 self._tell_head(*found[0])
             await asyncio.sleep(HEAD_INTERVAL)  # in a sync there are hundreds of heads a second

@@ -108,7 +108,7 @@ class ApiServer:
         self._context = Context(
             node=node,
             reads=reads,
-            events=EventStream(node, tasks, reads),
+            events=EventStream(node, tasks),
             tasks=tasks,
             page=await runtime.run(load_page),
             started=runtime.loop_time(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from helpers.http_scene import Scene, scene
 from helpers.sync_nodes import extend, until
 
 from moderntensor.api import limits
+from moderntensor.blockchain.chain_queries import headers_below
 from moderntensor.client import model
+from moderntensor.errors import StorageError
 
 
 class Stream:
@@ -90,6 +93,43 @@ async def test_a_reorganisation() -> None:
         assert event["from_hash"] == old[-1].hash.hex()
         assert event["to_hash"] == new[-1].hash.hex()
         stream.close()
+
+
+async def test_heads_are_told_while_clients_fill_the_reads(served: Scene) -> None:
+    let_go = threading.Event()
+    reads = served.api._context.reads
+    waiting = [
+        asyncio.ensure_future(reads.run(let_go.wait, 20))
+        for _ in range(limits.READS + limits.READS_WAITING)
+    ]
+    stream = await Stream.open(served)
+    try:
+        await until(lambda: reads._waiting == limits.READS_WAITING)
+        extend(served.node.chain, 1)
+        assert (await stream.next("head"))["header"]["height"] == 11
+    finally:
+        let_go.set()
+        await asyncio.gather(*waiting)
+    stream.close()
+
+
+async def test_a_head_that_cannot_be_read_is_told_later(
+    served: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = []
+
+    def fails_once(*args: Any) -> Any:
+        if not failed:
+            failed.append(args)
+            raise StorageError("the disk is away")
+        return headers_below(*args)
+
+    monkeypatch.setattr("moderntensor.api.events.headers_below", fails_once)
+    stream = await Stream.open(served)
+    extend(served.node.chain, 1)
+    assert (await stream.next("head"))["header"]["height"] == 11
+    assert failed
+    stream.close()
 
 
 async def test_who_comes_back_gets_what_it_missed(served: Scene) -> None:
