@@ -30,6 +30,7 @@ class MemoryStore(Store):
         self._tables: dict[str, SortedDict] = {name: SortedDict() for name in tables}
         self._gate = Gate("memory")
         self._lock = threading.RLock()  # held for single operations only
+        self._size = 0  # of all keys and values
         self._version = 0
         self._readers: dict[int, int] = {}  # version -> open readers
         self._notes: list[tuple[int, _Notes]] = []  # (version that the change leads to, notes)
@@ -46,11 +47,7 @@ class MemoryStore(Store):
 
     def size_on_disk(self) -> int:
         with self._lock:
-            return sum(
-                len(key) + len(value)
-                for table in self._tables.values()
-                for key, value in table.items()
-            )
+            return self._size
 
     def sync(self) -> None:
         if self._gate.closed:
@@ -59,12 +56,20 @@ class MemoryStore(Store):
     def close(self) -> None:
         if self._gate.close():
             self._tables = {}
+            self._size = 0
 
     def _table(self, name: str) -> SortedDict:
         try:
             return self._tables[name]
         except KeyError:
             raise StorageError(f"memory: no table {name!r}") from None
+
+    def _count(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        """Note that a key's value has changed; None where it is absent."""
+        if old is not None:
+            self._size -= len(key) + len(old)
+        if new is not None:
+            self._size += len(key) + len(new)
 
     def _forget(self) -> None:
         """Drop the notes that no open reader is older than."""
@@ -223,6 +228,7 @@ class _MemoryWrite(_MemoryRead, WriteTransaction):
                 for table, notes in self._undo.items():
                     rows = store._tables[table]
                     for key, value in notes.items():
+                        store._count(key, rows.get(key), value)
                         if value is None:
                             rows.pop(key, None)
                         else:
@@ -237,7 +243,9 @@ class _MemoryWrite(_MemoryRead, WriteTransaction):
         _check_key(key)
         with self._store._lock:
             rows = self._store._table(table)
-            self._undo.setdefault(table, {}).setdefault(key, rows.get(key))
+            old = rows.get(key)
+            self._undo.setdefault(table, {}).setdefault(key, old)
+            self._store._count(key, old, value)
             rows[bytes(key)] = bytes(value)
 
     def append(self, table: str, key: bytes, value: bytes) -> None:
@@ -254,7 +262,9 @@ class _MemoryWrite(_MemoryRead, WriteTransaction):
             rows = self._store._table(table)
             if key not in rows:
                 return False
-            self._undo.setdefault(table, {}).setdefault(key, rows.pop(key))
+            old = rows.pop(key)
+            self._store._count(key, old, None)
+            self._undo.setdefault(table, {}).setdefault(key, old)
             return True
 
     def delete_range(self, table: str, start: bytes = b"", stop: bytes | None = None) -> int:

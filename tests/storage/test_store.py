@@ -10,7 +10,7 @@ import pytest
 from helpers.storage import fill, foreign_store, open_test_store
 
 from moderntensor.errors import StorageError
-from moderntensor.storage import ReadTransaction, Store, WriteTransaction
+from moderntensor.storage import MemoryStore, ReadTransaction, Store, WriteTransaction
 
 
 @pytest.fixture(params=["memory", "lmdb", "somebody else's"])
@@ -289,3 +289,21 @@ def test_size(store: Store) -> None:
     fill(store, 1000)
     store.sync()
     assert store.size_on_disk() >= before + 100_000
+
+
+def test_the_size_in_memory_is_counted_and_not_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore(["a"])
+    with store.write() as txn:
+        txn.put("a", b"x", bytes(10))
+        txn.put("a", b"y", bytes(20))
+        txn.put("a", b"x", bytes(5))
+    with pytest.raises(KeyError), store.write() as txn:
+        txn.put("a", b"x", bytes(99))
+        txn.put("a", b"z", bytes(99))
+        txn.delete("a", b"y")
+        raise KeyError
+    assert store.size_on_disk() == 1 + 5 + 1 + 20
+    with store.write() as txn:
+        assert txn.delete_range("a", b"y") == 1
+    monkeypatch.setattr(store, "_tables", None)  # a chain's worth of rows would be walked
+    assert store.size_on_disk() == 1 + 5
