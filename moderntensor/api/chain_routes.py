@@ -8,7 +8,6 @@ import msgspec
 from ..blockchain.chain_queries import (
     BlockMissing,
     FoundBlock,
-    PlacedTransaction,
     account_at_head,
     find_block,
     headers_below,
@@ -25,7 +24,7 @@ from .limits import BODIES_COUNTED, BODIES_OF_PAGE
 from .parameters import ADDRESS, BEFORE_HEIGHT, BEFORE_TX, LIMIT, PROOF, REF, TX_HASH
 from .problems import Refusal
 from .routing import Call, route
-from .views import header_view, transaction_view
+from .views import fitting, header_view, transaction_view
 
 __all__ = ["ROUTES"]
 
@@ -196,11 +195,12 @@ def _encoded_page(store: Store, address: bytes, limit: int, before: bytes | None
     found = transactions_page(store, address, limit, before, BODIES_OF_PAGE)
     if found is None:
         return None
-    page: list[PlacedTransaction] = found[0]
+    placed, more = found
+    page = fitting(transaction_view(*each) for each in placed)
     return msgspec.json.encode(
         model.TransactionList(
-            transactions=[transaction_view(*placed) for placed in page],
-            next=page[-1].transaction.hash.hex() if page and found[1] else None,
+            transactions=page,
+            next=page[-1].hash if page and (more or len(page) < len(placed)) else None,
         )
     )
 

@@ -27,6 +27,8 @@ LARGE_ANSWERS: Final = 64 * 1024 * 1024  # all that clients have not taken yet, 
 BODIES_OF_PAGE: Final = 32 * 1024 * 1024  # read for one page of an account's transactions
 BODIES_COUNTED: Final = 8 * 1024 * 1024  # read to count the transactions of listed headers
 
+PAGE_BYTES: Final = 4 * 1024 * 1024  # of listed transactions; JSON doubles it, clients take 16 MiB
+
 RATE: Final = 50.0  # requests a second of one address (of IPv6: of its /64)
 BURST: Final = 200  # at once
 ADDRESSES: Final = 4096  # whose rates are remembered

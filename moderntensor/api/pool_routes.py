@@ -13,14 +13,15 @@ from .node_routes import mempool_size
 from .parameters import LIMIT
 from .problems import Refusal, shown
 from .routing import Call, route
-from .views import transaction_view
+from .views import fitting, transaction_view
 
 __all__ = ["ROUTES"]
 
 
 @route("GET", "/v1/mempool", model.Mempool, tag="mempool", parameters=(LIMIT,))
 async def mempool(api: Context, call: Call) -> bytes:
-    """What waits for a block. The latest first."""
+    """What waits for a block. The latest first, up to `limit` and 4 MiB of them; `size` counts
+    all."""
     return await api.reads.run(_encoded_pool, api.node, call["limit"])
 
 
@@ -29,7 +30,7 @@ def _encoded_pool(node: FullNode, limit: int) -> bytes:
     return msgspec.json.encode(
         model.Mempool(
             size=mempool_size(node),
-            transactions=[transaction_view(tx) for tx in waiting if tx is not None],
+            transactions=fitting(transaction_view(tx) for tx in waiting if tx is not None),
         )
     )
 

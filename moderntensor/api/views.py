@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..blockchain.block import BlockHeader
 from ..blockchain.transaction import Transaction as SignedTransaction
 from ..client import model
@@ -9,8 +11,17 @@ from ..network.bans import Ban
 from ..network.peer import Peer
 from ..network.text import printable
 from ..node import FullNode
+from .limits import PAGE_BYTES
 
-__all__ = ["ban_view", "header_view", "peer_view", "sync_view", "traffic_view", "transaction_view"]
+__all__ = [
+    "ban_view",
+    "fitting",
+    "header_view",
+    "peer_view",
+    "sync_view",
+    "traffic_view",
+    "transaction_view",
+]
 
 
 def header_view(header: BlockHeader, transactions: int | None = None) -> model.Header:
@@ -53,6 +64,18 @@ def transaction_view(
         succeeded=True if included else None,
         gas_used=tx.intrinsic_gas if included else None,
     )
+
+
+def fitting(views: Iterable[model.Transaction]) -> list[model.Transaction]:
+    """The first of them, up to `PAGE_BYTES` but at least one."""
+    fit: list[model.Transaction] = []
+    size = 0
+    for view in views:
+        size += view.size
+        if fit and size > PAGE_BYTES:
+            break
+        fit.append(view)
+    return fit
 
 
 def peer_view(node: FullNode, peer: Peer) -> model.Peer:

@@ -22,6 +22,29 @@ def address(number: int = 0) -> str:
     return f"0x{ACCOUNTS[number].address.hex()}"
 
 
+async def test_lists_of_large_transactions_end_where_a_client_could_not_take_them(
+    served: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = served.node
+    for ahead in range(4):
+        node.mempool.add(transfer(node, ahead=ahead, data=bytes(2000), gas_limit=10**6))
+    monkeypatch.setattr("moderntensor.api.views.PAGE_BYTES", 5000)
+    pool = await served.get("/v1/mempool?limit=500")
+    assert [tx["nonce"] - pool["transactions"][-1]["nonce"] for tx in pool["transactions"]] == [
+        1,
+        0,
+    ]
+    assert pool["size"]["transactions"] == 4
+    monkeypatch.setattr("moderntensor.api.views.PAGE_BYTES", 1)  # one at least
+    found, after, path = [], "", f"/v1/accounts/0x{ACCOUNTS[1].address.hex()}/transactions"
+    while len(found) < 5:
+        page = await served.get(f"{path}?limit=500{after}")
+        assert len(page["transactions"]) == 1
+        found.append(page["transactions"][0]["hash"])
+        after = f"&before={page['next']}"
+    assert len(set(found)) == 5
+
+
 async def test_the_node_and_its_peer(pair: Scene) -> None:
     status = msgspec.convert(await pair.get("/v1/status"), model.NodeStatus)
     head = pair.node.chain.head
