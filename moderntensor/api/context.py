@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..network.tasks import TaskSet
 from ..node import FullNode
 from .events import EventStream
 from .page_files import PageFile
-from .reads import Reads
+from .reads import Kept, Reads
 
-__all__ = ["Context"]
+__all__ = ["Context", "Measured", "measure"]
+
+
+class Measured(NamedTuple):
+    """What only the store and its disk know."""
+
+    has_state: bool
+    database: int
+    """Bytes."""
+    disk_free: int | None
+    """Bytes; None in memory."""
+
+
+def measure(node: FullNode) -> Measured:
+    """For a worker thread."""
+    store = node.chain.store
+    free = None if store.path is None else shutil.disk_usage(store.path).free
+    return Measured(node.chain.has_state, store.size_on_disk(), free)
 
 
 @dataclass(slots=True)
@@ -20,6 +39,7 @@ class Context:
 
     node: FullNode
     reads: Reads
+    measured: Kept[Measured]
     events: EventStream
     tasks: TaskSet
     page: Mapping[str, PageFile]

@@ -21,7 +21,8 @@ LINGER: Final = 1.0  # in which the rest of a body that nobody wants is read
 STOP_TIME: Final = 2.0  # for requests under way, once the server stops
 
 READS: Final = 2  # of the store at a time: the node has worker threads for other work too
-READS_WAITING: Final = 64
+READS_WAITING: Final = 256  # more than one address may ask for at once
+MEASURED_FOR: Final = 1.0  # what probes and the status page ask for is as old at most
 LARGE_ANSWER: Final = 256 * 1024
 LARGE_ANSWERS: Final = 64 * 1024 * 1024  # all that clients have not taken yet, of large ones
 BODIES_OF_PAGE: Final = 32 * 1024 * 1024  # read for one page of an account's transactions

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-from pathlib import Path
 
 from aiohttp import web
 
@@ -34,20 +32,12 @@ def mempool_size(node: FullNode) -> model.MempoolSize:
     )
 
 
-def _measure(node: FullNode) -> tuple[bool, int, int | None]:
-    """Whether the state is here, the database's size, and what the disk has left."""
-    store = node.chain.store
-    path: Path | None = store.path
-    free = None if path is None else shutil.disk_usage(path).free
-    return node.chain.has_state, store.size_on_disk(), free
-
-
 @route("GET", "/v1/status", model.NodeStatus, tag="node")
 async def status(api: Context, call: Call) -> model.NodeStatus:
     """The node at a glance. Who it is, where its chain ends, how its places are taken, and what its
     operator should know."""
     node = api.node
-    has_state, database, free = await api.reads.run(_measure, node)
+    has_state, database, free = await api.measured.get()
     p2p, chain = node.p2p, node.chain
     info, head = p2p.info, chain.head
     age = max(0.0, node.runtime.wall_time() - head.timestamp)

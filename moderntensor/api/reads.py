@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from ..network.tasks import TaskSet
 from ..runtime import Runtime
-from .limits import READS, READS_WAITING
+from .limits import MEASURED_FOR, READS, READS_WAITING
 from .problems import Refusal
 
-__all__ = ["Reads"]
+__all__ = ["Kept", "Reads"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +59,25 @@ class Reads:
                 outcome.set_result(result)
         finally:
             self._turns.release()
+
+
+class Kept(Generic[T]):
+    """What `measure` found on a worker thread, at most a second ago: however many ask, it runs
+    once a second, and they do not stand in the queue of reads."""
+
+    def __init__(self, runtime: Runtime, measure: Callable[[], T]) -> None:
+        self._runtime = runtime
+        self._measure = measure
+        self._one = asyncio.Lock()
+        self._found: tuple[float, T] | None = None
+
+    async def get(self) -> T:
+        """The last measurement or a new one. Raises what `measure` does."""
+        async with self._one:
+            now = self._runtime.loop_time()
+            if self._found is None or now - self._found[0] >= MEASURED_FOR:
+                self._found = now, await self._runtime.run(self._measure)
+            return self._found[1]
 
 
 def _stopping() -> Refusal:

@@ -18,7 +18,7 @@ from ..node import FullNode
 from . import chain_routes, node_routes, peer_routes, pool_routes, service_routes
 from .access import Access
 from .connections import Connection, HttpServer
-from .context import Context
+from .context import Context, measure
 from .events import EventStream
 from .limits import (
     BACKLOG,
@@ -36,7 +36,7 @@ from .openapi import describe
 from .page_files import load_page
 from .problems import Refusal, answer, shown
 from .rates import Rates
-from .reads import Reads
+from .reads import Kept, Reads
 from .routing import Call, Route, Router
 
 __all__ = ["DEFAULT_PORT", "ROUTES", "ApiServer"]
@@ -51,6 +51,9 @@ ROUTES: Final = (
     *pool_routes.ROUTES,
     *service_routes.ROUTES,
 )
+_FREE: Final = {
+    (method, route.path) for route in ROUTES if route.free for method in ("GET", "HEAD")
+}
 _STREAMS: Final = (node_routes.events,)  # these take as long as they like
 
 
@@ -108,6 +111,7 @@ class ApiServer:
         self._context = Context(
             node=node,
             reads=reads,
+            measured=Kept(runtime, lambda: measure(node)),
             events=EventStream(node, tasks),
             tasks=tasks,
             page=await runtime.run(load_page),
@@ -226,10 +230,10 @@ class ApiServer:
             return Refusal(500, "the request failed here; the node's log says why").response()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if (request.method, request.raw_path) not in _FREE:
+            self._admit(request)
         self._access.check_host(request.headers.get("Host"))
         found, path, query = self._router.find(request.method, request.raw_path)
-        if not found.free:
-            self._admit(request)
         if found.changes:
             self._access.check_token(request.headers.get("Authorization"))
         call = Call(request, self._router.parse(found, path, query))

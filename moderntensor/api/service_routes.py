@@ -44,7 +44,7 @@ async def ready(api: Context, call: Call) -> model.Health:
     """Whether the node is fit to be asked. It follows the chain with a peer, or makes it alone; not
     while it syncs, nor once it is told to stop."""
     stopping = api.stopping
-    has_state = stopping or await api.reads.run(lambda: api.node.chain.has_state)
+    has_state = stopping or (await api.measured.get()).has_state
     reason = why_not_ready(api.node, has_state=has_state, stopping=api.stopping)
     if reason is not None:
         raise Refusal(503, reason)

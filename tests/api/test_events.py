@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -96,19 +95,18 @@ async def test_a_reorganisation() -> None:
 
 
 async def test_heads_are_told_while_clients_fill_the_reads(served: Scene) -> None:
-    let_go = threading.Event()
     reads = served.api._context.reads
-    waiting = [
-        asyncio.ensure_future(reads.run(let_go.wait, 20))
-        for _ in range(limits.READS + limits.READS_WAITING)
-    ]
+    for _ in range(limits.READS):
+        await reads._turns.acquire()
+    waiting = [asyncio.ensure_future(reads.run(int)) for _ in range(limits.READS_WAITING)]
     stream = await Stream.open(served)
     try:
         await until(lambda: reads._waiting == limits.READS_WAITING)
         extend(served.node.chain, 1)
         assert (await stream.next("head"))["header"]["height"] == 11
     finally:
-        let_go.set()
+        for _ in range(limits.READS):
+            reads._turns.release()
         await asyncio.gather(*waiting)
     stream.close()
 

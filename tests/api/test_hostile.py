@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 
 import pytest
 from helpers.http_scene import ACCOUNTS, TOKEN, VALIDATORS, Scene, scene
 from helpers.sync_nodes import until
 
 from moderntensor.api import limits
+from moderntensor.api.limits import READS, READS_WAITING
 from moderntensor.api.rates import Rates
 from moderntensor.blockchain.workload import build_chain
+from moderntensor.network.sync import SyncPhase
 
 HOST = b"Host: localhost\r\n"
 
@@ -244,7 +247,6 @@ async def test_no_answer_waits_for_the_loop_and_none_holds_it_up(
     served: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reads go to worker threads: the loop turns while one hangs there."""
-    import threading
 
     from moderntensor.api import chain_routes
 
@@ -263,3 +265,29 @@ async def test_no_answer_waits_for_the_loop_and_none_holds_it_up(
     assert await served.get("/v1/status")
     hang.set()
     assert (await waiting)["height"] == 1
+
+
+async def test_what_is_refused_counts_too_but_probes_do_not() -> None:
+    async with scene(blocks=0, rate=0.5, burst=3) as made:
+        assert [(await made.ask("GET", "/nothing")).status for _ in range(4)] == [404] * 3 + [429]
+        assert (await made.ask("GET", "/", headers={"Host": "evil.example"})).status == 429
+        for _ in range(5):
+            assert (await made.ask("GET", "/healthz")).status == 200
+            assert (await made.ask("GET", "/readyz")).status == 503
+
+
+async def test_the_status_and_probes_do_not_wait_for_the_reads_of_others(pair: Scene) -> None:
+    reads = pair.api._context.reads
+    for _ in range(READS):
+        await reads._turns.acquire()
+    waiting = [asyncio.ensure_future(reads.run(int)) for _ in range(READS_WAITING)]
+    try:
+        await until(lambda: reads._waiting == READS_WAITING)
+        assert "too many" in await pair.refused(503, "/v1/blocks/head")
+        assert (await pair.get("/v1/status"))["head"]["height"] == 10
+        await until(lambda: pair.node.sync.status.phase is SyncPhase.FOLLOWING)
+        assert (await pair.get("/readyz"))["status"] == "ready"
+    finally:
+        for _ in range(READS):
+            reads._turns.release()
+        await asyncio.gather(*waiting)
