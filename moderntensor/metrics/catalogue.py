@@ -81,6 +81,11 @@ CLOCK_OFFSET: Final = _gauge(
     "seconds",
     "How far other nodes' clocks are ahead of ours; absent until enough new blocks have told",
 )
+TASKS: Final = _gauge(
+    "tasks",
+    "tasks",
+    "Tasks of the event loop, the embedding program's included; absent without one",
+)
 DATABASE: Final = _gauge("database_bytes", "bytes", "What the store takes on disk, or in memory")
 DISK_FREE: Final = _gauge(
     "disk_free_bytes",
