@@ -1,8 +1,9 @@
 """Five nodes under load, restarts and a flaky link: `python -m benchmarks.soak --minutes 30`.
 
-Real processes on loopback. Writes benchmarks/results/soak.json and the table of docs/soak.md, unless
-`--out` names another file. Exit code 0 only if at the end all are on one head with every
-transaction in it, nothing grew beyond its limit, and every node stopped as it should. Needs Linux.
+Real processes on loopback. Writes benchmarks/results/soak.json and the table of docs/soak.md,
+unless `--out` names another file. Exit code 0 only if at the end all are on one head with every
+transaction in it, nothing grew beyond its limit, and every node stopped as it should. Needs
+Linux.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Load:
                 self.again += await self._submit(stuck)
 
     async def _submit(self, tx: Transaction) -> bool:
-        """Whether a node took it, or had it."""
+        """Whether a node took it, or may have."""
         up = [node for node in self._nodes if node.up]
         if not up:
             return False
@@ -90,7 +90,7 @@ class Load:
             self.refused += 1
             return False
         except ClientError:
-            return False  # it went away; what was half handed in is handed in again
+            pass  # it went away, and nobody knows whether it took it: what is lost is sent again
         return True
 
 

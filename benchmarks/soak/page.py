@@ -1,4 +1,7 @@
-"""The table of docs/soak.md, from the JSON file of the last run: `python -m benchmarks.soak.page`."""
+"""The table of docs/soak.md, from the JSON file of the last run.
+
+python -m benchmarks.soak.page
+"""
 
 from __future__ import annotations
 
