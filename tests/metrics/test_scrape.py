@@ -322,3 +322,21 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "prometheus_client", gone)
     with pytest.raises(ConfigError, match=r"pip install 'moderntensor\[metrics\]'$"):
         importlib.import_module("moderntensor.metrics")
+
+
+async def test_tasks_are_those_of_the_loop() -> None:
+    """As many more as were started, and nothing said where no loop runs."""
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    async with FullNode(None, CONFIG, settings=QUIET) as node:
+        before = Scraped(render(node).decode()).get("tasks")
+        more = [asyncio.ensure_future(wait()) for _ in range(3)]
+        after = Scraped(render(node).decode()).get("tasks")
+        elsewhere = Scraped((await asyncio.to_thread(render, node)).decode()).get("tasks")
+        for task in more:
+            task.cancel()
+        await asyncio.gather(*more, return_exceptions=True)
+    assert before is not None and after == before + 3
+    assert elsewhere is None
