@@ -84,7 +84,7 @@ CLOCK_OFFSET: Final = _gauge(
 TASKS: Final = _gauge(
     "tasks",
     "tasks",
-    "Tasks of the event loop, the embedding program's included; absent without one",
+    "Tasks of the event loop, the embedding program's included",
 )
 DATABASE: Final = _gauge("database_bytes", "bytes", "What the store takes on disk, or in memory")
 DISK_FREE: Final = _gauge(

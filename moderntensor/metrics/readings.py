@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Final
@@ -53,8 +52,7 @@ def _node(node: FullNode) -> Iterator[Reading]:
     offset = node.p2p.clock_offset.seconds
     if offset is not None:
         yield c.CLOCK_OFFSET, (), offset
-    with suppress(RuntimeError):  # read where no loop runs
-        yield c.TASKS, (), len(asyncio.all_tasks())
+    yield c.TASKS, (), len(asyncio.all_tasks())
     yield c.DATABASE, (), node.chain.store.size_on_disk()
     if isinstance(node.p2p.data_dir, Path):
         yield c.DISK_FREE, (), shutil.disk_usage(node.p2p.data_dir).free
