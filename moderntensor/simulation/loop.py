@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..errors import DeadlockError, LivelockError
@@ -26,8 +27,12 @@ __all__ = ["MAX_TURNS", "VirtualLoop"]
 MAX_TURNS: Final = 5_000_000
 # How often `wind_up` cancels what does not end.
 _CANCEL_ROUNDS: Final = 100
-# Cancelled timers stay where they are until they are so many, and half of all.
+# Cancelled timers stay where they are until they are so many, and as many as the others.
 _COMPACT_FROM: Final = 512
+# What is due later than the current slot (1/16 s) waits in the list of its own slot, which is
+# sorted when its time has come: a heap of all would be deep, and timers are cancelled before that.
+_SLOTS: Final = 16  # a second
+_LAST_SLOT: Final = 2**53
 
 # When, running number, function, argument. For a timer the function is None and the argument its
 # handle; the rest is called as it is, outside any context, with no handle and not to be cancelled.
@@ -83,6 +88,30 @@ class _Handle(asyncio.Handle):
         self._source_traceback = None
 
 
+class _Timer(asyncio.TimerHandle):
+    """As its base, made in half the time."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = True
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """One thread, virtual seconds that begin at 0.0, everything of equal time in the order in
     which it was asked for.
@@ -103,8 +132,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._task_numbers = count(1)
         self.future_numbers = count(1)
         self._soon: deque[asyncio.Handle] = deque()
-        self._heap: list[_Event] = []
+        self._heap: list[_Event] = []  # what is due before `_edge`
+        self._edge = 1 / _SLOTS
+        self._slots: dict[int, list[_Event]] = {}  # the rest, by when * _SLOTS
+        self._slot_numbers: list[int] = []  # a heap of the keys
         self._cancelled_timers = 0
+        self._compact_at = _COMPACT_FROM
         self._stopping = False  # of the base class, which `stop` sets
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._collect)
@@ -118,7 +151,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def post(self, when: float, function: Callable[[Any], None], argument: object) -> None:
         """Call `function(argument)` at `when`, or as soon as that is past: a timer that cannot be
         cancelled and costs no object. It must not raise and belongs to no context."""
-        heappush(self._heap, (when, next(self._numbers), function, argument))
+        if when < self._edge:
+            heappush(self._heap, (when, next(self._numbers), function, argument))
+        else:
+            self._put_off((when, next(self._numbers), function, argument))
+
+    def _put_off(self, event: _Event) -> None:
+        number = int(min(event[0] * _SLOTS, _LAST_SLOT))
+        slot = self._slots.get(number)
+        if slot is None:
+            self._slots[number] = [event]
+            heappush(self._slot_numbers, number)
+        else:
+            slot.append(event)
 
     def call_soon(  # type: ignore[override]
         self,
@@ -149,9 +194,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """As in asyncio."""
         if self.is_closed():
             raise RuntimeError("Event loop is closed")
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        handle._scheduled = True  # type: ignore[attr-defined]
-        heappush(self._heap, (when, next(self._numbers), None, handle))
+        handle = _Timer(when, callback, args, self, context)
+        if when < self._edge:
+            heappush(self._heap, (when, next(self._numbers), None, handle))
+        else:
+            self._put_off((when, next(self._numbers), None, handle))
         return handle
 
     def call_later(  # type: ignore[override]
@@ -167,14 +214,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _timer_handle_cancelled(self, _: asyncio.TimerHandle) -> None:
         """Called by the handle."""
         self._cancelled_timers += 1
-        if self._cancelled_timers > max(_COMPACT_FROM, len(self._heap) // 2):
-            self._heap[:] = [
-                event for event in self._heap if event[2] is not None or not event[3].cancelled()
-            ]
+        if self._cancelled_timers > self._compact_at:
+            left = 0
+            for events in (self._heap, *self._slots.values()):
+                events[:] = _without_cancelled(events)
+                left += len(events)
             heapify(self._heap)
-            self._cancelled_timers = 0
+            self._cancelled_timers, self._compact_at = 0, max(_COMPACT_FROM, left)
 
-    def _run_once(self) -> None:
+    def _run_once(self) -> None:  # noqa: PLR0912  # calls would cost a tenth of a simulation
         """Called by `run_forever` of the base class: run until somebody calls `stop`."""
         soon, heap = self._soon, self._heap
         turns = 0
@@ -182,7 +230,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not soon and not self._stopping and self._moved():
                 turns = 0
             # What is due joins the callbacks of this turn, as in asyncio.
-            while heap and heap[0][0] <= self.now:
+            now = self.now
+            while heap and heap[0][0] <= now:
                 _, _, function, argument = heappop(heap)
                 if function is not None:
                     self.events += 1
@@ -202,11 +251,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 what = soon[0] if soon else "segments"
                 raise LivelockError(f"{turns} callbacks at {self.now:.6f} s: {what!r}")
             for _ in range(turn):
-                handle = soon.popleft()
+                handle: Any = soon.popleft()
                 if not handle._cancelled:
-                    handle._run()
+                    try:  # as its `_run` does
+                        handle._context.run(handle._callback, *handle._args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        self._raised(handle, error)
             if self._stopping:
                 return
+
+    def _raised(self, handle: asyncio.Handle, error: BaseException) -> None:
+        self.call_exception_handler(
+            {"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle}
+        )
 
     def _moved(self) -> bool:
         """Go to the next moment at which something happens; whether it is another one. Raises
@@ -215,9 +274,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while heap and heap[0][2] is None and heap[0][3].cancelled():
             heappop(heap)
             self._cancelled_timers -= 1
-        if not heap:
-            waiting = "\n".join(self.waiting()) or "no task"
-            raise DeadlockError(f"nothing will ever happen any more; what waits:\n{waiting}")
+        while not heap:
+            if not self._slot_numbers:
+                waiting = "\n".join(self.waiting()) or "no task"
+                raise DeadlockError(f"nothing will ever happen any more; what waits:\n{waiting}")
+            number = heappop(self._slot_numbers)
+            self._edge = (number + 1) / _SLOTS if number < _LAST_SLOT else inf
+            events = self._slots.pop(number)
+            heap[:] = _without_cancelled(events)
+            self._cancelled_timers -= len(events) - len(heap)
+            heapify(heap)
         before, self.now = self.now, max(self.now, heap[0][0])
         return self.now > before
 
@@ -240,7 +306,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Cancel the callbacks and timers of contexts that `of` names; which those were. No task
         may be theirs."""
         handles: list[asyncio.Handle] = [*self._soon]
-        handles += (event[3] for event in self._heap if event[2] is None)
+        for events in (self._heap, *self._slots.values()):
+            handles += (event[3] for event in events if event[2] is None)
         found = []
         for handle in handles:
             if not handle.cancelled() and of(handle._context):  # type: ignore[attr-defined]
@@ -277,6 +344,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().close()
         self._soon.clear()
         self._heap.clear()
+        self._slots.clear()
+        self._slot_numbers.clear()
 
     # --- the network, and what is outside ---------------------------------------------------
 
@@ -302,6 +371,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> Any:
         """There are no threads."""
         raise NotImplementedError("a simulation has no threads: use Runtime.run")
+
+
+def _without_cancelled(events: list[_Event]) -> list[_Event]:
+    return [event for event in events if event[2] is not None or not event[3].cancelled()]
 
 
 def _place(task: asyncio.Task[Any]) -> str:

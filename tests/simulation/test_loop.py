@@ -84,12 +84,50 @@ def test_cancelled_timers_neither_fire_nor_hold_time_up_nor_pile_up(loop: Virtua
         loop.call_later(1, pytest.fail).cancel()
         for _ in range(20_000):
             loop.call_later(1000, pytest.fail).cancel()
-        kept = len(loop._heap)
+        kept = len(loop._heap) + sum(map(len, loop._slots.values()))
         await asyncio.sleep(2)
         assert loop.time() == 2
         return kept
 
     assert loop.run_until_complete(main()) < 2000
+
+
+def test_timers_fire_in_the_order_of_their_times_however_far_off(loop: VirtualLoop) -> None:
+    """Also where slots begin, and where there are none any more."""
+    times = [0.0, 0.0625, 0.06249, 1e9, 0.125, 3600.0, 0.0, 1e17, 59.999, 1e9, 1e300]
+    fired: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        done = loop.create_future()
+
+        def fire(when: float, number: int) -> None:
+            assert loop.time() == when
+            fired.append((when, number))
+            if number == 4:  # one slot later, in this one, and at once
+                for at in (0.1875, 0.13, 0.125):
+                    loop.call_at(at, fire, at, 100)
+            if len(fired) == len(times) + 3:
+                done.set_result(None)
+
+        for number, when in enumerate(times):
+            loop.call_at(when, fire, when, number)
+        await done
+
+    loop.run_until_complete(main())
+    assert fired == sorted(
+        [*zip(times, range(11), strict=True), (0.1875, 100), (0.13, 100), (0.125, 100)]
+    )
+
+
+def test_what_a_callback_raises_is_told_and_the_rest_goes_on(loop: VirtualLoop) -> None:
+    async def main() -> None:
+        loop.call_soon(lambda: 1 // 0)
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(main())
+    (failure,) = loop.failures
+    assert "Exception in callback" in failure
+    assert "ZeroDivisionError" in failure
 
 
 def test_asyncio_tools_work_on_it(loop: VirtualLoop) -> None:
