@@ -1,0 +1,1 @@
+"""What a node under a full-speed sync pays for being watched: see `__main__`."""
