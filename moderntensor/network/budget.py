@@ -53,6 +53,8 @@ class Kind(StrEnum):
     """Decoded requests that wait for their answers."""
     SENDING = "sending"
     """Bytes that wait to leave."""
+    EXTENSIONS = "extensions"
+    """Messages and requests of applications that wait. They have bounds of their own."""
     KNOWN = "known"
     """Hashes that the peer is known to have."""
     PEERS = "peers"
@@ -113,13 +115,19 @@ class Account:
         self._budget.moved(self, change)
 
     @property
+    def allowance(self) -> int:
+        """What it may hold of what goes away by itself; of what applications let wait, as much
+        again."""
+        return self._budget.allowance(self.holder.outbound)
+
+    @property
     def over(self) -> bool:
         """Whether it holds more than its share of what goes away by itself, or than an equal share
         where the budget is nearly full: it gets no more for now. Half a frame does not go away by
         waiting."""
         sizes = self._sizes
         held = sum(sizes.get(kind, 0) for kind in _PASSING)
-        return held > GRAIN and held > self._budget.allowance(self.holder.outbound)
+        return held > GRAIN and held > self.allowance
 
     @property
     def sizes(self) -> dict[Kind, int]:

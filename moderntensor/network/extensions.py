@@ -162,6 +162,9 @@ def _set_up_reply(cls: Any) -> None:
         return None if further is None else further(self)
 
     cls.fault = fault
+    complaint = cls(request_id=1, status=Status.BUSY).fault()
+    if complaint is not None:
+        raise ConfigError(f"{cls.__name__}: cannot refuse: {complaint}")
 
 
 class Extension:
@@ -182,7 +185,7 @@ class Extension:
         another version. A handler that takes longer than `handler_timeout` seconds is cancelled.
 
         Raises `ConfigError` for a name that is none or the node's own, a message that was not
-        declared by `extension_message`, two of one type, or a request without its reply.
+        declared by `extension_message`, two of one type or name, or a request without its reply.
         """
         self.name = name
         self.messages = tuple(messages)
@@ -202,6 +205,10 @@ class Extension:
             if answer is not None and answer not in self.messages:
                 raise ConfigError(f"extension {name!r}: {answer.__name__} is missing")
         _by_type((self,))
+        names = [cls.__name__ for cls in self.messages]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"extension {name!r}: two messages are called {twice}")
 
     def __repr__(self) -> str:
         return f"<Extension {self.name}>"
@@ -238,6 +245,10 @@ class ExtensionSet:
         self.owners: dict[type[Message], Extension] = {cls: ext for ext, cls in claimed.values()}
         self.caps: dict[int, int] = {kind: cls.CAP for kind, cls in self.messages.items()}
         self.all_caps: dict[int, int] = {**CAPS, **self.caps}
+        # As counters call them: two extensions may each have a message of one name.
+        self.type_names: dict[int, str] = {
+            kind: f"{extension.name} {cls.__name__}" for kind, (extension, cls) in claimed.items()
+        }
         self.rates: dict[int, Rate] = {
             kind: rate
             for kind, cls in self.messages.items()

@@ -24,15 +24,12 @@ class Inbox(Generic[P]):
     """What came from a peer and waits for its handlers.
 
     When it is full, reading from the peer stops, so that TCP slows it down; but never while it
-    owes us a reply: then what does not fit is discarded (news are repeated by others).
+    owes us a reply: then what does not fit is discarded (news are repeated by others). One without
+    `reading` always discards it.
     """
 
-    def __init__(
-        self, peer: P, reading: Reading, drained: Callable[[], None], why: int = Why.INBOX
-    ) -> None:
-        """`drained()` is called now and then while messages are handled. `why` is its own reason
-        not to read."""
-        self._why = why
+    def __init__(self, peer: P, reading: Reading | None, drained: Callable[[], None]) -> None:
+        """`drained()` is called now and then while messages are handled."""
         self._peer = peer
         self._reading = reading
         self._drained = drained
@@ -55,7 +52,7 @@ class Inbox(Generic[P]):
         """Queue `message` (`size` bytes of memory, roughly) for its handlers."""
         messages = self._messages
         if len(messages) >= INBOX_MESSAGES or self.bytes > INBOX_BYTES:
-            if not self._reading.pause(self._why):
+            if self._reading is None or not self._reading.pause(Why.INBOX):
                 self.discarded += 1
                 return
             self._full = True  # the rest of this turn still comes in
@@ -106,7 +103,8 @@ class Inbox(Generic[P]):
                     await asyncio.sleep(0)
                 if self._full and self._half_empty:
                     self._full = False
-                    self._reading.resume(self._why)
+                    if self._reading is not None:
+                        self._reading.resume(Why.INBOX)
             if self._finished:
                 return
             self._drained()

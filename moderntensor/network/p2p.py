@@ -129,7 +129,8 @@ class P2PNode:
             at = parse_node_address(address)
             self.book.add_bootstrap(at.host, at.port, at.node_id)
         self.budget = ByteBudget(self.config)
-        self.traffic = Traffic()
+        ours = ExtensionSet(extensions)
+        self.traffic = Traffic(ours.type_names)
         self.bans = Bans(self.runtime)
         self.reputation = Reputation(self.config, self.runtime, self.bans, peers=lambda: self.table)
         self.ban_keeper = (
@@ -143,7 +144,7 @@ class P2PNode:
         self.memory = Memory(self.book, self.anchors, self.ban_keeper)
         self.discovery = Discovery(self, self.dialer, self.anchors)
         self.outlook = Outlook(self, self.dialer, self.discovery.wanted, self.discovery.wake)
-        self.router: Router[Peer] = Router(self._answer, ExtensionSet(extensions))
+        self.router: Router[Peer] = Router(self._answer, ours)
         self.gossip = Gossip(self)
         self.server = Server(self, self.gossip.relayed)
         self.life = Life(self, owns_runtime=runtime is None)

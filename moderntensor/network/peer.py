@@ -102,14 +102,12 @@ class Peer(PeerClaims):
         self._rates = PeerRates(host.config.rate_limits, now)
         shared = host.router.extensions.shared(self.capabilities)
         if shared:
-            self._extensions = PeerExtensions(
-                self, host, shared, self._send_request, self._account, self._reading
-            )
+            self._extensions = PeerExtensions(self, host, shared, self._send_request, self._account)
         self._heartbeat = Heartbeat(self, host.config, host.runtime)
         self._logs = LogLimit(LOGS_PER_SECOND, LOGS_BURST, now)
         self._settled = True  # its account says that nothing much is held
         # What it says, and when it is brought up to date, little as the change may be.
-        self._books, self._settle_at = (0, 0, 0, 0, 0), now
+        self._books, self._settle_at = (0, 0, 0, 0, 0, 0), now
         self.on_frames = Intake(
             self,
             host.router,
@@ -404,17 +402,17 @@ class Peer(PeerClaims):
         frames = connection.channel.pending + connection.decoder.held
         sending = connection.write_buffer_size
         inbox, requests = self._inbox.bytes, self._serving.bytes
-        if self._extensions is not None:
-            inbox += self._extensions.inbox_bytes
-            requests += self._extensions.serving_bytes
+        extensions = 0 if self._extensions is None else self._extensions.held
         known = HASH_BYTES * (len(self.known_transactions) + len(self.known_blocks))
-        books = (frames, inbox, requests, sending, known)
+        books = (frames, inbox, requests, extensions, sending, known)
         if self._settled and books == self._books:
             return  # as most are at most times
-        self._settled, self._books = frames + sending + inbox + requests < GRAIN, books
+        self._settled = frames + sending + inbox + requests + extensions < GRAIN
+        self._books = books
         account.hold(Kind.FRAMES, frames)
         account.hold(Kind.INBOX, inbox)
         account.hold(Kind.REQUESTS, requests)
+        account.hold(Kind.EXTENSIONS, extensions)
         account.hold(Kind.SENDING, sending)
         account.hold(Kind.KNOWN, known)
         if account.over:

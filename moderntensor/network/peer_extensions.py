@@ -1,18 +1,20 @@
 """What passes between us and one peer of the extensions that both have.
 
-Each has queues, limits and requests of its own: whatever its handlers do, or its messages cost, the
-node's own traffic and that of other extensions goes on.
+Each has queues, limits and requests of its own: whatever its handlers do, the node's own traffic
+and that of other extensions goes on. So nothing of an extension is a reason not to read from the
+peer: what it has no room for is discarded, or answered BUSY.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 from ..backend import framing
-from ..errors import CapabilityError, ConfigError
+from ..errors import CapabilityError, ConfigError, DecodeError
 from .budget import EXTENSION_BASE, GRAIN, PEER_BASE, Account, Kind
 from .dispatch import Correspondent, Handler
 from .extensions import Extension, ExtensionSet
@@ -20,10 +22,9 @@ from .inbox import Inbox
 from .limits import OBJECT_BYTES, OBJECT_FACTOR
 from .messages import Message, MessageCodec, Reply, Request
 from .peer_host import PeerHost
-from .rates import PeerRates
-from .reading import Reading, Why
+from .rates import PeerRates, retry_ms
 from .requests import RequestTable
-from .serving_queue import ServingQueue
+from .serving_queue import ServingQueue, busy_template, fill
 from .tasks import TaskSet
 
 __all__ = ["PeerExtensions", "missing"]
@@ -32,6 +33,7 @@ Handlers: TypeAlias = "tuple[Handler[Sharer], ...]"
 
 # Of what a peer may send of a type: what two nodes measure is never quite the same.
 _OUR_PART: Final = 0.9
+_ID_SIZE: Final = 4  # bytes of a request's id, its first field
 
 
 class Sharer(Correspondent, Protocol):
@@ -51,11 +53,17 @@ class _Lane:
         extension: Extension,
         send: Callable[[bytes], None],
         account: Account,
-        reading: Reading,
-        why: int,
     ) -> None:
         self.extension = extension
+        self._peer = peer
         self._router = host.router
+        self._traffic = host.traffic
+        self._slow = False  # something was discarded since its handlers last were idle
+        self._busy = {
+            int(cls.TYPE): busy_template(cls.reply_class())
+            for cls in extension.messages
+            if issubclass(cls, Request)
+        }
         self._bounded: dict[int, tuple[Handlers, Handlers]] = {}  # as they are, and in time
         self.requests = RequestTable(
             peer.connection.decoder,
@@ -65,7 +73,7 @@ class _Lane:
             max_per_type=peer.max_per_type,
             traffic=host.traffic,
         )
-        self.inbox: Inbox[Sharer] = Inbox(peer, reading, peer.settle, why)
+        self.inbox: Inbox[Sharer] = Inbox(peer, None, peer.settle)
         self.serving: ServingQueue[Sharer] = ServingQueue(
             peer, account, self, host.config, host.runtime, host.traffic
         )
@@ -75,15 +83,43 @@ class _Lane:
         reply: bytes = await self._in_time(self._router.answer, peer, request)
         return reply
 
-    def put(self, message: Message, size: int) -> None:
-        """Queue a message, `size` bytes of payload, for its handlers, if there are any."""
+    @property
+    def held(self) -> int:
+        """Of memory that messages and requests take which wait, roughly."""
+        return self.inbox.bytes + self.serving.bytes
+
+    def put(self, message: Message, size: int, *, room: bool) -> None:
+        """Queue a message, `size` bytes of payload, for its handlers, if there are any, and `room`
+        for it."""
         handlers = self._router.handlers[message.TYPE]
-        if handlers:
-            known, bounded = self._bounded.get(message.TYPE, ((), ()))
-            if known is not handlers:
-                bounded = tuple(partial(self._in_time, handler) for handler in handlers)
-                self._bounded[message.TYPE] = handlers, bounded
-            self.inbox.put(bounded, message, OBJECT_BYTES + OBJECT_FACTOR * size)
+        if not handlers:
+            return
+        known, bounded = self._bounded.get(message.TYPE, ((), ()))
+        if known is not handlers:
+            bounded = tuple(partial(self._in_time, handler) for handler in handlers)
+            self._bounded[message.TYPE] = handlers, bounded
+        inbox = self.inbox
+        before = inbox.discarded
+        if room:
+            inbox.put(bounded, message, OBJECT_BYTES + OBJECT_FACTOR * size)
+        else:
+            inbox.discarded += 1
+        if inbox.discarded > before:
+            self._traffic.refused[message.TYPE] += 1
+            if not self._slow:
+                self._slow = True
+                text = "handlers of %s are slow: what they have no room for is discarded"
+                self._peer.log(logging.WARNING, text, self.extension.name)
+        elif len(inbox) == 1:
+            self._slow = False
+
+    def refuse(self, kind: int, payload: bytes, seconds: float) -> None:
+        """Answer BUSY to a request of which no more is read than its id."""
+        request_id = int.from_bytes(payload[:_ID_SIZE], "big")
+        if len(payload) < _ID_SIZE or not request_id:
+            raise DecodeError(f"{self._router.extensions.messages[kind].__name__}.request_id: none")
+        if not self._peer.closed:
+            self.serving.refuse_with(kind, fill(self._busy[kind], request_id, retry_ms(seconds)))
 
     async def _in_time(self, handler: Handler[Sharer], peer: Sharer, message: Message) -> Any:
         seconds = self.extension.handler_timeout
@@ -115,7 +151,6 @@ class PeerExtensions:
         shared: Sequence[Extension],
         send: Callable[[bytes], None],
         account: Account,
-        reading: Reading,
     ) -> None:
         """Admits their messages from now on; `send` queues the frame of a request."""
         ours = host.router.extensions
@@ -125,10 +160,7 @@ class PeerExtensions:
         now = host.runtime.loop_time()
         self._received = PeerRates(host.config.rate_limits, now, ours.rates, ours.total)
         self._sent = PeerRates(_OUR_PART, now, ours.rates, ours.total)
-        self._lanes = [
-            _Lane(peer, host, extension, send, account, reading, Why.EXTENSION << index)
-            for index, extension in enumerate(shared)
-        ]
+        self._lanes = [_Lane(peer, host, extension, send, account) for extension in shared]
         self._account = account
         self._lane_of: dict[type[Message], _Lane] = {}
         self._classes: dict[int, type[Message]] = {}
@@ -149,18 +181,24 @@ class PeerExtensions:
         if issubclass(cls, Reply):
             reply = lane.requests.deliver(cls.TYPE, payload)
             if reply is not None:
-                lane.put(reply, size)
+                lane.put(reply, size, room=self._room)
         elif issubclass(cls, Request):
-            request = MessageCodec.decode_as(cls, payload)
             seconds = self._over(kind, now, size)
-            if not seconds:
+            if seconds or not self._room:
+                lane.refuse(kind, payload, seconds)
+            else:
+                request = MessageCodec.decode_as(cls, payload)
                 lane.serving.put(request, OBJECT_BYTES + OBJECT_FACTOR * size)
-            elif not self._peer.closed:
-                lane.serving.refuse(request, seconds)
         elif not self._over(kind, now, size):
-            lane.put(MessageCodec.decode_as(cls, payload), size)
-        if lane.inbox.bytes + lane.serving.bytes >= GRAIN:
+            lane.put(MessageCodec.decode_as(cls, payload), size, room=self._room)
+        if lane.held >= GRAIN:
             self._peer.settle()
+
+    @property
+    def _room(self) -> bool:
+        """Whether another message may wait."""
+        held = self.held
+        return held <= GRAIN or held <= self._account.allowance
 
     def _over(self, kind: int, now: float, size: int) -> float:
         """Count a message; seconds to wait if it is over its rate, and 0 if it is not."""
@@ -235,14 +273,9 @@ class PeerExtensions:
         return sum(lane.requests.timeouts for lane in self._lanes)
 
     @property
-    def inbox_bytes(self) -> int:
-        """Of memory that messages take which wait for their handlers, roughly."""
-        return sum(lane.inbox.bytes for lane in self._lanes)
-
-    @property
-    def serving_bytes(self) -> int:
-        """Of memory that requests take which wait for their answers, roughly."""
-        return sum(lane.serving.bytes for lane in self._lanes)
+    def held(self) -> int:
+        """Of memory that messages and requests take which wait, roughly."""
+        return sum(lane.held for lane in self._lanes)
 
     @property
     def messages_waiting(self) -> int:
@@ -256,8 +289,8 @@ class PeerExtensions:
 
     @property
     def refused(self) -> int:
-        """Of its messages, over a rate."""
-        return self._received.refused
+        """Of its messages, over a rate or what may wait."""
+        return self._received.refused + sum(lane.inbox.discarded for lane in self._lanes)
 
     @property
     def busy_replies(self) -> int:

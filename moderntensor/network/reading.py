@@ -20,9 +20,6 @@ class Why(IntEnum):
     """Its messages wait for their handlers."""
     BUDGET = 2
     """It holds more than its share of the byte budget."""
-    EXTENSION = 4
-    """Messages of an extension wait for their handlers: of the first one that it shares, and each
-    further one has the next bit."""
 
 
 class Debtor(Protocol):

@@ -29,7 +29,7 @@ from .rates import TokenBucket, retry_ms
 from .tasks import TaskSet, ends_us
 from .traffic import Traffic
 
-__all__ = ["Answerer", "ServingQueue", "busy_frame", "refusal"]
+__all__ = ["Answerer", "ServingQueue", "busy_frame", "busy_template", "fill", "refusal"]
 
 P_contra = TypeVar("P_contra", bound=Correspondent, contravariant=True)
 
@@ -41,25 +41,37 @@ def refusal(request: Request, status: Status, retry_ms: int = 0) -> Reply:
     return empty
 
 
-def _busy(kind: MessageType) -> bytes:
-    reply = MESSAGES[kind].REPLY
-    assert reply is not None  # noqa: S101 - of a request
-    return MessageCodec.encode(MESSAGES[reply](request_id=1, status=Status.BUSY))
-
-
-# All replies begin with the same fields, so that one of floods costs no more than to fill them in.
-_BUSY: Final = {int(kind): _busy(kind) for kind in MessageType if kind.name.startswith("GET_")}
 _FIELDS: Final = Struct(">IBH")  # request_id, status, retry_ms, behind the header of the frame
 _HEADER: Final = 5
 
 
+def busy_template(reply: type[Any]) -> bytes:
+    """A frame of this class of replies that says BUSY, to be filled in."""
+    return MessageCodec.encode(reply(request_id=1, status=Status.BUSY))
+
+
+def fill(template: bytes, request_id: int, retry_ms: int) -> bytes:
+    """BUSY to this request. All replies begin with the same fields, so that one of floods costs no
+    more than this."""
+    fields = _FIELDS.pack(request_id, Status.BUSY, retry_ms)
+    return template[:_HEADER] + fields + template[_HEADER + _FIELDS.size :]
+
+
+def _template(kind: MessageType) -> bytes:
+    reply = MESSAGES[kind].REPLY
+    assert reply is not None  # noqa: S101 - of a request
+    return busy_template(MESSAGES[reply])
+
+
+_BUSY: Final = {int(kind): _template(kind) for kind in MessageType if kind.name.startswith("GET_")}
+
+
 def busy_frame(request: Request, retry_ms: int) -> bytes:
     """The reply BUSY to `request`, encoded."""
-    frame = _BUSY.get(request.TYPE)
-    if frame is None:
+    template = _BUSY.get(request.TYPE)
+    if template is None:
         return MessageCodec.encode(refusal(request, Status.BUSY, retry_ms))
-    fields = _FIELDS.pack(request.request_id, Status.BUSY, retry_ms)
-    return frame[:_HEADER] + fields + frame[_HEADER + _FIELDS.size :]
+    return fill(template, request.request_id, retry_ms)
 
 
 class Answerer(Protocol[P_contra]):
@@ -145,8 +157,12 @@ class ServingQueue(Generic[P]):
 
     def refuse(self, request: Request, seconds: float = 0.0) -> None:
         """Answer BUSY: ask again in `seconds`, or a little later. Raises as `put`."""
+        self.refuse_with(request.TYPE, busy_frame(request, retry_ms(seconds)))
+
+    def refuse_with(self, kind: int, frame: bytes) -> None:
+        """Answer a request of this type with BUSY in this frame. Raises as `put`."""
         self.busy_replies += 1
-        self._traffic.busy_replies[request.TYPE] += 1
+        self._traffic.busy_replies[kind] += 1
         if self._peer.connection.write_buffer_size <= WRITE_HIGH:
             self._unread = 0
         else:
@@ -157,7 +173,7 @@ class ServingQueue(Generic[P]):
                     "asks on and on without reading the answers",
                     Offence.UNREAD_REQUESTS,
                 )
-        self._peer.send_frame(busy_frame(request, retry_ms(seconds)))
+        self._peer.send_frame(frame)
 
     async def _run(self) -> None:
         peer = self._peer

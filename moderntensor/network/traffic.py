@@ -7,7 +7,7 @@ Nothing here depends on who sent something, so that strangers cannot make it gro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -25,8 +25,8 @@ _NAMES: Final = {int(kind): kind.name for kind in MessageType}
 
 
 def type_name(kind: int) -> str:
-    """What a message type is called: its name, or its number in hex where it is an application's
-    (``0x80``)."""
+    """What a message type of the protocol is called; others by their number in hex (``0x80``).
+    `Traffic.name_of` knows those of a node's applications as well."""
     return _NAMES.get(kind) or f"0x{kind:02x}"
 
 
@@ -74,15 +74,11 @@ class TrafficOf(NamedTuple):
     """The messages and bytes of one type since the node was made."""
 
     type: int
+    name: str
     messages_received: int
     messages_sent: int
     bytes_received: int
     bytes_sent: int
-
-    @property
-    def name(self) -> str:
-        """See `type_name`."""
-        return type_name(self.type)
 
 
 class Traffic:
@@ -92,11 +88,14 @@ class Traffic:
     connection that ends leaves unsent is among them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Mapping[int, str] | None = None) -> None:
+        """`names` are those of applications' types, by number."""
+        self._names = _NAMES | dict(names or {})
         self.received = Flow()
         self.sent = Flow()
         self.refused: Counter[int] = Counter()
-        """Messages over a rate, by type: discarded, or answered BUSY."""
+        """Messages over a rate, by type: discarded, or answered BUSY. Also notices of applications
+        whose handlers are too slow for them."""
         self.requests = Latencies()
         """Seconds from a request of ours to its reply, by the type of the request."""
         self.timeouts: Counter[int] = Counter()
@@ -108,6 +107,11 @@ class Traffic:
         self.busy_replies: Counter[int] = Counter()
         """Requests of peers that were answered BUSY, by type."""
 
+    def name_of(self, kind: int) -> str:
+        """What a message type is called: its name, after that of its extension where it is an
+        application's (``chat/1 Say``), or its number in hex where nobody here knows it."""
+        return self._names.get(kind) or type_name(kind)
+
     def by_type(self) -> list[TrafficOf]:
         """What was sent and received, of all types of the protocol, and of those of applications
         that occurred; in the order of their numbers."""
@@ -115,6 +119,7 @@ class Traffic:
         return [
             TrafficOf(
                 kind,
+                self.name_of(kind),
                 received.messages[kind],
                 sent.messages[kind],
                 received.bytes[kind],

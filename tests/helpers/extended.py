@@ -23,9 +23,10 @@ from moderntensor.network.messages import (
 )
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.rates import Rate
-from moderntensor.wire import list16, str8, str16, u8, u16
+from moderntensor.wire import bytes32, list16, str8, str16, u8, u16
 
 KIB = 1024
+RECORD = 60 * KIB  # of what is encrypted at a time
 SAY, GET_LOG, LOG = 0x80, 0x81, 0x82
 # Bursts that a test can exceed.
 SAY_RATE = Rate(1, 64, 64 * KIB, 64 * KIB)
@@ -65,8 +66,33 @@ class Roll(Message):
     dice: u8
 
 
+@extension_message(0xA0, cap=2 * KIB * KIB)
+class Blob(Message):
+    """Something large."""
+
+    data: bytes32
+
+
+@extension_message(0xA1, cap=KIB)
+class Told(Reply):
+    """Thanks."""
+
+    request_id: RequestId
+    status: StatusCode = Status.OK
+    retry_ms: u16 = 0
+
+
+@extension_message(0xA2, cap=2 * KIB * KIB, reply=Told)
+class Ask(Request):
+    """A large question."""
+
+    request_id: RequestId = 0
+    data: bytes32
+
+
 CHAT = Extension("chat/1", [Say, GetLog, Log], handler_timeout=5.0)
 DICE = Extension("dice/1", [Roll])
+BLOBS = Extension("blobs/1", [Blob, Told, Ask], handler_timeout=60.0)
 
 
 @asynccontextmanager
@@ -95,7 +121,7 @@ class Client:
         self = cls(*await asyncio.open_connection("127.0.0.1", node.listen_port))
         if secure:
             self._end = end = End(initiator=True)
-            for kind in (*MessageType, SAY, GET_LOG, LOG):
+            for kind in (*MessageType, *range(0x80, 0x100)):
                 end.decoder.set_cap(kind, 1 << 20)
             self._raw.write(end.take())
             while not end.channel.ready:
@@ -115,7 +141,11 @@ class Client:
 
     def write(self, data: bytes) -> None:
         """Any bytes of the stream of frames."""
-        self._raw.write(data if self._end is None else self._end.seal(data))
+        if self._end is None:
+            self._raw.write(data)
+            return
+        for start in range(0, len(data), RECORD):
+            self._raw.write(self._end.seal(data[start : start + RECORD]))
 
     def send(self, *messages: Message) -> None:
         """Messages as they should be."""

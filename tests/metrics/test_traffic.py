@@ -73,13 +73,15 @@ def test_headers_that_stand_alone_are_counted_with_their_payload(
 
 
 def test_rows_are_of_all_types_of_the_protocol_and_of_those_that_occurred() -> None:
-    traffic = Traffic()
+    traffic = Traffic({0x84: "chat/1 Say"})
     assert [row.type for row in traffic.by_type()] == [int(kind) for kind in MessageType]
     traffic.received.add(0x83, 2, 10)
     row = traffic.by_type()[-1]
     assert (row.name, row.messages_received, row.bytes_received) == ("0x83", 2, 20)
     assert (row.messages_sent, row.bytes_sent) == (0, 0)
-    assert type_name(MessageType.GET_PEERS) == "GET_PEERS"
+    traffic.sent.add(0x84, 1, 7)
+    assert [row.name for row in traffic.by_type()[-2:]] == ["0x83", "chat/1 Say"]
+    assert type_name(MessageType.GET_PEERS) == traffic.name_of(MessageType.GET_PEERS) == "GET_PEERS"
 
 
 def test_what_took_long_is_in_the_bucket_of_its_bound() -> None:

@@ -111,6 +111,7 @@ def test_a_name_is_a_name_and_a_version_and_none_of_ours(name: str) -> None:
         ([PingMessage], "PingMessage is no message of extensions"),
         ([GetLog], "Log is missing"),
         ([Say, Roll], "type 0x80 is Say of 'chat/1', and also Roll of 'chat/1'"),
+        ([declare(kind=0x90), declare(kind=0x91)], "two messages are called Made"),
     ],
 )
 def test_an_extension_is_whole(messages: list[type[Message]], complaint: str) -> None:
@@ -176,20 +177,69 @@ def test_a_fault_of_its_own_counts_as_well() -> None:
             MessageCodec.encode(Picky(request_id=1, status=status, lines=("a", "b")))
 
 
-def test_both_twins_read_and_admit_them(engine: Engines) -> None:
-    layout = engine.layout.Layout(Say, Say.__fields__)
-    said = Say(room="tea", text="two please")
-    assert layout.pack(said) == said.encode()
-    assert layout.unpack(said.encode()) == said
-    with pytest.raises(DecodeError, match="1 trailing byte"):
-        layout.unpack(said.encode() + b"\0")
-    decoder = engine.framing.FrameDecoder({SAY: KIB, LOG: 0})
-    assert not decoder.feed((KIB + 2).to_bytes(4, "big") + bytes([SAY]))
-    assert (
-        str(decoder.error)
-        == f"frame of type 0x80 announces {KIB + 1} payload bytes, over its cap of {KIB}"
-    )
-    assert decoder.pending == decoder.held == 0
+def test_a_reply_that_could_not_refuse_is_none() -> None:
+    class Wordy(Reply):
+        request_id: RequestId
+        status: StatusCode = Status.OK
+        retry_ms: u16 = 0
+        lines: list16[str8] = ()
+
+        def fault(self) -> str | None:
+            return None if self.lines else "says nothing"
+
+    with pytest.raises(ConfigError, match="Wordy: cannot refuse: says nothing"):
+        extension_message(LOG, cap=64)(Wordy)
+
+
+# Frames as they have to be for ever: whoever changes one gives the extension another version.
+GOLDEN: list[tuple[Message, str]] = [
+    (Say(room="tea", text="two please"), "00000011 80 03746561 000a 74776f20706c65617365"),
+    (GetLog(request_id=7, room="tea"), "00000009 81 00000007 03746561"),
+    (
+        Log(request_id=7, lines=("a", "bc")),
+        "00000011 82 00000007 00 0000 0002 0001 61 0002 6263",
+    ),
+    (
+        Log(request_id=0xFFFFFFFF, status=Status.BUSY, retry_ms=250),
+        "0000000a 82 ffffffff 04 00fa 0000",
+    ),
+    (Roll(dice=6), "00000002 80 06"),
+]
+
+
+@pytest.mark.parametrize(("message", "text"), GOLDEN, ids=[type(m).__name__ for m, _ in GOLDEN])
+def test_their_bytes_are_what_both_twins_make_and_read(
+    engine: Engines, message: Message, text: str
+) -> None:
+    frame = bytes.fromhex(text)
+    cls = type(message)
+    layout = engine.layout.Layout(cls, cls.__fields__)
+    assert engine.framing.encode_frame(cls.TYPE, layout.pack(message)) == frame
+    assert layout.unpack(frame[5:]) == message
+    assert MessageCodec.encode(message) == frame
+    for wrong, complaint in ((frame[5:] + b"\0", "1 trailing byte"), (frame[5:-1], "needs")):
+        with pytest.raises(DecodeError, match=complaint):
+            layout.unpack(wrong)
+
+
+def test_both_twins_admit_the_types_that_are_shared_and_no_others(engine: Engines) -> None:
+    """Each of the 128, by its header alone."""
+    caps = {SAY: KIB, LOG: 0, 0xFF: 1}
+    for kind in range(0x80, 0x100):
+        for size in sorted({0, 1, 2, KIB, KIB + 1}):
+            decoder = engine.framing.FrameDecoder(caps)
+            assert not decoder.feed((size + 1).to_bytes(4, "big") + bytes([kind])) or not size
+            if kind not in caps:
+                assert str(decoder.error) == f"frame type 0x{kind:02x} is not admitted"
+            elif size > caps[kind]:
+                assert (
+                    str(decoder.error) == f"frame of type 0x{kind:02x} announces {size} payload "
+                    f"bytes, over its cap of {caps[kind]}"
+                )
+            else:
+                assert decoder.error is None
+                continue
+            assert decoder.pending == decoder.held == 0
 
 
 # --- between nodes -------------------------------------------------------------------------
@@ -226,6 +276,8 @@ async def test_notices_go_to_those_who_share_the_extension(secure: bool) -> None
         await until(lambda: len(heard) == 2)
         assert [message.text for _, message in heard] == ["hello", "again"]
         assert alice.traffic.sent.messages[SAY] == bob.traffic.received.messages[SAY] == 2
+        rows = {row.name: row.messages_received for row in bob.traffic.by_type()}
+        assert rows["chat/1 Say"] == 2
 
         for peer in peers[1:]:
             with pytest.raises(CapabilityError, match=r"does not have the extension 'chat/1'"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.extended import (
+    BLOBS,
     CHAT,
     GET_LOG,
     KIB,
@@ -17,16 +18,19 @@ from helpers.extended import (
     LOG_RATE,
     SAY,
     SAY_RATE,
+    Ask,
+    Blob,
     Client,
     GetLog,
     Log,
     Say,
+    Told,
     node_with,
 )
 from helpers.rawpeer import until
 
 from moderntensor import backend
-from moderntensor.errors import PeerBusyError, RequestTimeoutError
+from moderntensor.errors import CapabilityError, PeerBusyError, RequestTimeoutError
 from moderntensor.network.budget import Kind
 from moderntensor.network.limits import INBOX_MESSAGES, LATE_REPLIES
 from moderntensor.network.messages import (
@@ -41,6 +45,8 @@ from moderntensor.network.offences import Offence
 from moderntensor.network.p2p import P2PNode
 from moderntensor.network.peer import Peer
 from moderntensor.network.rates import EXCESS_PER_OFFENCE
+
+MIB = KIB * KIB
 
 pytestmark = pytest.mark.parametrize("secure", [False, True], ids=["plaintext", "secure"])
 
@@ -237,43 +243,127 @@ async def test_a_handler_that_fails_is_no_fault_of_the_peer(
     assert "a handler of Say failed" in caplog.text
 
 
-async def test_a_slow_handler_slows_its_peer_down_and_nobody_else(
-    secure: bool, monkeypatch: pytest.MonkeyPatch
+async def test_what_a_slow_handler_has_no_room_for_is_discarded_and_nothing_else(
+    secure: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What waits for it is bounded: then the peer is not read from, until there is room again."""
+    """Its peer is read from all the same: PINGs, requests of the chain, other extensions."""
     monkeypatch.setattr("moderntensor.network.inbox.INBOX_MESSAGES", 16)
     assert INBOX_MESSAGES > 16
     go = asyncio.Event()
-    heard = 0
+    heard: list[str] = []
 
     async def hear(_: Peer, message: Say) -> None:
-        nonlocal heard
         await go.wait()
-        heard += 1
+        heard.append(message.text)
 
     async with (
         node_with(CHAT, secure=secure, rate_limits=1000.0) as node,
-        node_with(CHAT, secure=secure) as other,
         await Client.meet(node, secure=secure) as client,
     ):
         node.register_handler(Say.TYPE, hear)
-        free = await other.connect_peer("127.0.0.1", node.listen_port)
         peer = peer_of(node, client)
-        for _ in range(200):
-            client.send(*[Say(room="tea", text="x" * 900)] * 20)
+        for n in range(200):
+            client.send(*[Say(room="tea", text=f"{20 * n + i} " + "x" * 900) for i in range(20)])
             await asyncio.sleep(0)
-        await until(lambda: peer.info.messages_waiting >= 16)
-        await asyncio.sleep(0.05)  # what has been read by now is all that is
-        waiting = peer.info.messages_waiting
-        assert waiting < 1000
+        await alive(client)  # behind all of these
+        assert (peer.info.messages_waiting, peer.info.messages_refused) == (16, 4000 - 17)
+        assert node.traffic.refused[SAY] == 4000 - 17
         report = node.budget.report()
-        assert report.by_kind[Kind.INBOX] < 4 << 20
-        assert (await free.request(GetPeersMessage())).status == Status.OK
-        assert peer.info.messages_waiting == waiting
+        assert report.by_kind[Kind.INBOX] == 0
+        assert 0 < report.by_kind[Kind.EXTENSIONS] < 16 * 8 * KIB
+        client.send(GetPeersMessage(request_id=1))
+        answer = PeersMessage.decode(await client.read_kind(MessageType.PEERS))
+        assert answer.status == Status.OK
+        client.send(GetLog(request_id=2, room="tea"))
+        assert Log.decode(await client.read_kind(LOG)).status == Status.NOT_FOUND
         go.set()
-        await until(lambda: heard == 4000)
-        await alive(client)
+        await until(lambda: len(heard) == 17)
+        numbers = [int(text.partition(" ")[0]) for text in heard]  # one of them was being handled
+        assert numbers[:16] == list(range(16)) and numbers[16] > 15
+        client.send(Say(room="tea", text="after"))
+        await until(lambda: heard[-1] == "after")
         assert not node.reputation.counts.offences
+    assert caplog.text.count("handlers of chat/1 are slow") == 1
+
+
+async def test_what_waits_for_applications_is_bounded_and_takes_nothing_of_the_chain(
+    secure: bool,
+) -> None:
+    """A peer fills the places of requests and the inbox with the largest that there are."""
+    go = asyncio.Event()
+
+    async def log(_: Peer, asked: Ask) -> Told:
+        await go.wait()
+        return Told(request_id=asked.request_id)
+
+    async def hear(_: Peer, message: Blob) -> None:
+        await go.wait()
+
+    async with (
+        node_with(BLOBS, secure=secure, rate_limits=1000.0, byte_budget=64 << 20) as node,
+        await Client.meet(node, secure=secure, speaks=("blobs/1",)) as client,
+    ):
+        node.register_handler(Ask.TYPE, log)
+        node.register_handler(Blob.TYPE, hear)
+        peer = peer_of(node, client)
+        share = node.budget.share
+        asks = [Ask(request_id=n + 1, data=bytes(MIB)) for n in range(6)]
+        for message in (*asks, *[Blob(data=bytes(MIB))] * 6):
+            client.send(message)
+            await alive(client)
+        held = node.budget.report().by_kind
+        assert 0 < held[Kind.EXTENSIONS] <= share + 5 * MIB
+        assert held[Kind.INBOX] == held[Kind.REQUESTS] == 0
+        assert peer.info.busy_replies > 0
+        assert peer.info.messages_refused > 0
+        assert not peer._reading.paused
+        client.send(GetPeersMessage(request_id=1))
+        answer = PeersMessage.decode(await client.read_kind(MessageType.PEERS))
+        assert answer.status == Status.OK
+        go.set()
+        await until(lambda: not node.budget.report().by_kind[Kind.EXTENSIONS])
+        assert not node.reputation.counts.offences
+
+
+async def test_what_is_over_its_rate_is_not_decoded(secure: bool) -> None:
+    """Of a request its id is read, which BUSY has to name."""
+    async with (
+        node_with(CHAT, secure=secure) as node,
+        await Client.meet(node, secure=secure) as client,
+    ):
+        rooms = int(LOG_RATE.burst) + 40
+        client.send(*[GetLog(request_id=n + 1, room="tea") for n in range(rooms)])
+        await alive(client)
+        broken = (4711).to_bytes(4, "big") + b"\xff" * 60  # no room has such a name
+        client.send_frame(GET_LOG, broken)
+        while (reply := Log.decode(await client.read_kind(LOG))).request_id != 4711:
+            pass
+        assert reply.status == Status.BUSY
+        assert 250 <= reply.retry_ms <= 10_000
+        assert not node.reputation.counts.offences
+        client.send_frame(GET_LOG, bytes(4))
+        assert await client.goodbye() == DisconnectCode.PROTOCOL_ERROR
+        assert node.reputation.counts.offences == {Offence.MALFORMED: 1}
+
+
+async def test_a_capability_holds_for_one_connection(secure: bool) -> None:
+    """Who comes again without it is sent nothing of it, and may send nothing."""
+    async with node_with(CHAT, secure=secure) as node:
+        async with await Client.meet(node, secure=secure) as client:
+            assert peer_of(node, client).extensions == {"chat/1"}
+            await alive(client)
+        await until(lambda: not node.peers)
+        async with await Client.meet(node, secure=secure, speaks=()) as client:
+            assert "chat/1" in (client.hello.capabilities if client.hello else ())
+            peer = peer_of(node, client)
+            assert peer.extensions == set()
+            assert not node.peers_with("chat/1")
+            assert await node.broadcast(Say(room="tea", text="hello")) == 0
+            with pytest.raises(CapabilityError):
+                await peer.request(GetLog(room="tea"))
+            client.send(Say(room="tea", text="hello"))
+            assert await client.goodbye() == DisconnectCode.PROTOCOL_ERROR
+            assert node.reputation.counts.offences == {Offence.UNKNOWN_TYPE: 1}
 
 
 @pytest.mark.slow
