@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -29,7 +30,9 @@ from helpers.deployment import (
 from moderntensor._version import VERSION
 from moderntensor.api.service_routes import ROUTES
 from moderntensor.cli.app import app
+from moderntensor.errors import ConfigError
 from moderntensor.network.addresses import parse_address, parse_node_address
+from moderntensor.network.identity import NodeIdentity
 
 CALLS = list(commands())
 PATHS = {route.path for route in ROUTES}
@@ -249,6 +252,83 @@ def test_pods_may_do_no_more_than_they_need() -> None:
     labels = manifest("StatefulSet")["spec"]["selector"]
     assert manifest("PodDisruptionBudget")["spec"]["selector"] == labels
     assert manifest("NetworkPolicy")["spec"]["podSelector"] == labels
+
+
+def test_a_pod_takes_back_what_its_volume_gave_to_the_group(tmp_path: Path) -> None:
+    """As the kubelet does with `fsGroup`; the node would refuse to start."""
+    pod = manifest("StatefulSet")["spec"]["template"]["spec"]
+    (step,) = (each for each in pod["initContainers"] if each["name"] == "private")
+    (node,) = pod["containers"]
+    data = str(options(node["args"])["data"])
+    assert {"name": "data", "mountPath": data} in step["volumeMounts"]
+    key = tmp_path / "node.key"
+    ours = NodeIdentity.load(key)
+    (tmp_path / "chain").mkdir()
+    for path in tmp_path.iterdir():
+        path.chmod(path.stat().st_mode | 0o060)
+    with pytest.raises(ConfigError, match="readable by others"):
+        NodeIdentity.load(key)
+    command = [str(tmp_path) if part == data else part for part in step["command"] + step["args"]]
+    for _ in range(2):  # also where there is nothing to do
+        subprocess.run(command, check=True)
+    assert NodeIdentity.load(key).node_id == ours.node_id
+    assert (tmp_path / "chain").stat().st_mode & 0o070
+
+
+def test_the_service_of_the_api_may_be_called_by_all_of_its_names() -> None:
+    name = manifest("Service")["metadata"]["name"]
+    namespace = manifest("Namespace")["metadata"]["name"]
+    (node,) = manifest("StatefulSet")["spec"]["template"]["spec"]["containers"]
+    within = f"{name}.{namespace}"
+    names = [name, within, f"{within}.svc", f"{within}.svc.cluster.local"]
+    assert options(node["args"])["http_allow_host"] == names
+
+
+def test_a_drain_does_not_wait_for_pods_that_are_not_ready() -> None:
+    """They may not become ready before the drain is over."""
+    budget = manifest("PodDisruptionBudget")["spec"]
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    assert budget["maxUnavailable"] == 1
+
+
+def test_a_chain_has_time_to_open() -> None:
+    (node,) = manifest("StatefulSet")["spec"]["template"]["spec"]["containers"]
+    probe = node["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_makes_of_it_what_refers_to_each_other(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOYMENT / "kubernetes", tmp_path, dirs_exist_ok=True)
+    (kustomization,) = documents(tmp_path / "kustomization.yaml")
+    sources = [
+        file.rpartition("=")[2]
+        for kind in ("configMapGenerator", "secretGenerator")
+        for each in kustomization[kind]
+        for file in each["files"]
+    ]
+    for source in sources:
+        (tmp_path / source).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / source).write_text("x")
+    result = subprocess.run(
+        ["kubectl", "kustomize", tmp_path],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    made = [each for each in yaml.safe_load_all(result.stdout) if each]
+    names = {(each["kind"], each["metadata"]["name"]) for each in made}
+    (pod,) = (each["spec"]["template"]["spec"] for each in made if each["kind"] == "StatefulSet")
+    for volume in pod["volumes"]:
+        if "configMap" in volume:
+            assert ("ConfigMap", volume["configMap"]["name"]) in names
+        if "secret" in volume:
+            assert ("Secret", volume["secret"]["secretName"]) in names
+    assert {each["metadata"].get("namespace") for each in made if each["kind"] != "Namespace"} == {
+        "moderntensor"
+    }
 
 
 def test_kustomize_knows_every_manifest() -> None:
