@@ -71,6 +71,23 @@ def test_the_workflow_runs_what_is_there_and_publishes_nothing() -> None:
         assert job["steps"][-1]["with"]["if-no-files-found"] == "error"
 
 
+def test_actions_are_those_of_one_commit() -> None:
+    """A tag can be moved."""
+    uses = [line.strip() for line in TEXT.splitlines() if "uses:" in line]
+    assert uses
+    for line in uses:
+        assert re.fullmatch(r"- uses: actions/[a-z-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line), line
+
+
+def test_a_change_of_what_goes_into_a_wheel_is_tried() -> None:
+    (paths,) = re.findall(r"paths:\n((?: +- .*\n)+)", TEXT)
+    watched = re.findall(r'"(.+)"', paths)
+    assert {"moderntensor/**", "ext/**", "pyproject.toml", "setup.py", "MANIFEST.in"} <= {*watched}
+    scripts = set(re.findall(r"\.ci/[a-z.]+", TEXT + str(CIBUILDWHEEL)))
+    assert {name for name in watched if name.startswith(".ci/")} == scripts
+    assert all((ROOT / name.removesuffix("/**")).exists() for name in watched)
+
+
 @pytest.mark.long
 def test_the_workflow_follows_its_schema() -> None:
     result = subprocess.run(
