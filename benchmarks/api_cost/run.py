@@ -142,7 +142,10 @@ class Rounds:
                 assert process.stdin is not None
                 process.stdin.write(b"begin\n")
                 found = await self._line(process)
-                counts = {type(watcher).__name__: watcher.counts for watcher in watchers}
+                counts = {
+                    f"{type(watcher).__name__} {number}": watcher.counts
+                    for number, watcher in enumerate(watchers, 1)
+                }
                 if found["hash"] != self._chain.hash or found["peers"] != len(self._ports):
                     raise RuntimeError(f"it ended elsewhere, or without a peer: {found}")
                 for watcher in watchers:
@@ -204,6 +207,7 @@ def said(sample: dict[str, Any]) -> str:
     """One sample for people."""
     seen = ", ".join(
         f"{name} {counts['answers']:.0f} answers"
+        + (f" and {counts['failures']:.0f} failures" if counts["failures"] else "")
         + (f" (slowest {counts['slowest'] * 1000:.0f} ms)" if "slowest" in counts else "")
         for name, counts in sample["counts"].items()
     )
@@ -214,7 +218,8 @@ def said(sample: dict[str, Any]) -> str:
 
 
 def judged(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Each arm's rate and processor time beside the plain node's, and whether its mark is met."""
+    """Each arm's rate and processor time beside the plain node's, and whether its mark is met:
+    nothing costs little where nobody is answered."""
     costs = {}
     for arm, samples in found.items():
         if arm == PLAIN:
@@ -224,13 +229,15 @@ def judged(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
             for figure in ("rate", "processor")
         )
         asked = [sum(c["answers"] for c in s["counts"].values()) / s["seconds"] for s in samples]
+        failures = sum(int(c["failures"]) for s in samples for c in s["counts"].values())
         slowest = [c.get("slowest", 0.0) for s in samples for c in s["counts"].values()]
         costs[arm] = {
             "rate": asdict(rate),
             "processor": asdict(processor),
             "most": ARMS[arm].most,
-            "met": 1 - rate.middle <= ARMS[arm].most,
+            "met": 1 - rate.middle <= ARMS[arm].most and not failures,
             "requests_per_second": median(asked),
+            "failures": failures,
             "slowest_answer": max(slowest, default=0.0),
         }
     return costs
