@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
 from typing import Final
@@ -16,27 +16,45 @@ from ..network.budget import Kind as BudgetKind
 from ..network.budget import caps_of
 from ..network.offences import Offence
 from ..network.peer import Peer
-from ..network.protocol import MessageType
+from ..network.protocol import DisconnectCode, MessageType, Request
+from ..network.reputation import CLOSED, OTHER
 from ..network.sync.status import SyncPhase
-from ..network.traffic import type_name
 from ..node import FullNode
+from ..wire import MESSAGES
 from . import catalogue as c
 
-__all__ = ["Reading", "read"]
+__all__ = ["Reading", "read", "read_store", "request_types"]
 
 Reading = tuple[c.Metric, tuple[str, ...], float]
 """A metric, the values of its labels, and its own."""
 
 _TYPES: Final = tuple(int(kind) for kind in MessageType)
+_REQUESTS: Final = tuple(kind for kind in _TYPES if issubclass(MESSAGES[kind], Request))
 _QUANTILES: Final = (0.0, 0.5, 0.9, 1.0)
 _BAN_REASONS: Final = (*(offence.value for offence in Offence), NETGROUP, OPERATOR)
 _OTHER: Final = "other"  # the words of an operator: not for a label
+_DEPARTURES: Final = (CLOSED, OTHER, *(code.name.lower() for code in DisconnectCode))
 
 
 def read(node: FullNode) -> Iterator[Reading]:
-    """All but the histograms. On the loop's thread."""
+    """All that needs no disk, but for the histograms. On the loop's thread."""
     for part in _PARTS:
         yield from part(node)
+
+
+def read_store(node: FullNode) -> Iterator[Reading]:
+    """What only the store and its disk know. On any thread: it may take its time."""
+    store = node.chain.store
+    yield c.DATABASE, (), store.size_on_disk()
+    if isinstance(node.p2p.data_dir, Path):
+        yield c.DISK_FREE, (), shutil.disk_usage(node.p2p.data_dir).free
+    yield c.HAS_STATE, (), node.chain.has_state
+
+
+def request_types(node: FullNode) -> tuple[int, ...]:
+    """Of the protocol and of the node's applications, by number."""
+    declared = node.p2p.router.extensions.messages.items()
+    return (*_REQUESTS, *(kind for kind, cls in declared if issubclass(cls, Request)))
 
 
 def _node(node: FullNode) -> Iterator[Reading]:
@@ -53,9 +71,6 @@ def _node(node: FullNode) -> Iterator[Reading]:
     if offset is not None:
         yield c.CLOCK_OFFSET, (), offset
     yield c.TASKS, (), len(asyncio.all_tasks())
-    yield c.DATABASE, (), node.chain.store.size_on_disk()
-    if isinstance(node.p2p.data_dir, Path):
-        yield c.DISK_FREE, (), shutil.disk_usage(node.p2p.data_dir).free
 
 
 def _peers(node: FullNode) -> Iterator[Reading]:
@@ -75,8 +90,10 @@ def _peers(node: FullNode) -> Iterator[Reading]:
     yield from _quantiles(c.PEER_HEIGHT, [peer.best_height for peer in peers])
     yield from _quantiles(c.PEER_SCORE, [_score(node, peer) for peer in peers])
     yield c.SCORED, (), len(p2p.reputation)
-    for (by_us, reason), count in p2p.reputation.counts.departures.items():
-        yield c.DEPARTURES, ("us" if by_us else "peer", reason), count
+    departures = p2p.reputation.counts.departures
+    for by_us in (True, False):
+        for reason in _DEPARTURES:
+            yield c.DEPARTURES, ("us" if by_us else "peer", reason), departures[by_us, reason]
 
 
 def _score(node: FullNode, peer: Peer) -> float:
@@ -99,20 +116,20 @@ def _messages(node: FullNode) -> Iterator[Reading]:
         yield c.MESSAGES, ("sent", row.name), row.messages_sent
         yield c.MESSAGE_BYTES, ("received", row.name), row.bytes_received
         yield c.MESSAGE_BYTES, ("sent", row.name), row.bytes_sent
-    yield from _by_type(c.REFUSED, traffic.refused, _TYPES)
-    yield from _by_type(c.REQUEST_TIMEOUTS, traffic.timeouts, traffic.requests.by_type)
-    yield from _by_type(c.BUSY_REPLIES, traffic.busy_replies, traffic.answers.by_type)
+    types, requests = (*_TYPES, *node.p2p.router.extensions.messages), request_types(node)
+    for metric, counts, of in (
+        (c.REFUSED, traffic.refused, types),
+        (c.REQUEST_TIMEOUTS, traffic.timeouts, requests),
+        (c.BUSY_REPLIES, traffic.busy_replies, requests),
+    ):
+        # Zeros too, for a rate sees nothing of a series that begins at one.
+        for kind in sorted({*counts, *of}):
+            yield metric, (traffic.name_of(kind),), counts[kind]
     yield c.LATE_REPLIES, (), traffic.late_replies
     infos = [peer.info for peer in node.p2p.table]
     yield c.MESSAGES_WAITING, (), sum(info.messages_waiting for info in infos)
     yield c.REQUESTS_IN_FLIGHT, (), sum(info.requests_in_flight for info in infos)
     yield c.REQUESTS_WAITING, (), sum(info.requests_waiting for info in infos)
-
-
-def _by_type(metric: c.Metric, counts: dict[int, int], types: Iterable[int]) -> Iterator[Reading]:
-    """Zeros too, for a rate sees nothing of a series that begins at one."""
-    for kind in sorted({*counts, *types}):
-        yield metric, (type_name(kind),), counts.get(kind, 0)
 
 
 def _memory(node: FullNode) -> Iterator[Reading]:
@@ -148,7 +165,6 @@ def _chain(node: FullNode) -> Iterator[Reading]:
     yield c.BLOCK_TIME, (), chain.config.block_time
     yield c.HEADER_HEIGHT, (), chain.header_head.height
     yield c.EARLIEST_HEIGHT, (), chain.earliest_height
-    yield c.HAS_STATE, (), chain.has_state
     yield c.BLOCKS, (), counts.blocks
     yield c.TRANSACTIONS, (), counts.transactions
     yield c.REORGANISATIONS, (), counts.reorganisations

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
+from helpers.extended import GetLog, Log, Say
 from helpers.rawpeer import RawPeer
 from helpers.sync_nodes import ACCOUNTS, CONFIG, SETTINGS, VALIDATORS, extend, grown, serving, until
 from prometheus_client import CollectorRegistry
@@ -21,9 +23,11 @@ from moderntensor.blockchain.transaction import Transaction
 from moderntensor.errors import ConfigError
 from moderntensor.metrics import CONTENT_TYPE, NodeCollector, render, scrape
 from moderntensor.metrics.catalogue import ALL, Kind
+from moderntensor.metrics.readings import read, read_store
+from moderntensor.network.extensions import Extension
 from moderntensor.network.latencies import BOUNDS
 from moderntensor.network.messages import MessageType
-from moderntensor.network.traffic import type_name
+from moderntensor.network.protocol import DisconnectCode
 from moderntensor.node import FullNode
 
 QUIET = SETTINGS.replace(
@@ -242,7 +246,7 @@ def check_histograms(now: Scraped, node: FullNode) -> None:
     measured = node.p2p.traffic.requests.by_type
     assert MessageType.GET_HEADERS in measured
     for kind, latency in measured.items():
-        name = type_name(kind)
+        name = node.p2p.traffic.name_of(kind)
         assert now.get("request_seconds_count", type=name) == latency.count
         assert now.get("request_seconds_sum", type=name) == pytest.approx(latency.seconds)
         buckets = now.by("request_seconds_bucket", "le", type=name)
@@ -271,6 +275,49 @@ def check_form(now: Scraped) -> None:
     for name, pairs in now.samples:
         if not name.startswith("process_"):
             assert {label for label, _ in pairs} == labels[name], name
+
+
+async def test_what_has_not_happened_yet_is_told_as_zero() -> None:
+    """Or a rate would miss the first of each, and a ratio all of them."""
+    async with FullNode(
+        None, CONFIG, settings=QUIET, extensions=[Extension("chat/1", [Say, GetLog, Log])]
+    ) as node:
+        now = Scraped(render(node).decode())
+        requests = {name for name in MessageType.__members__ if name.startswith("GET_")}
+        requests.add("chat/1 GetLog")
+        for name in ("request_timeouts_total", "busy_replies_total", "request_seconds_count"):
+            assert now.by(name, "type") == dict.fromkeys(requests, 0), name
+        assert now.by("answer_seconds_count", "type") == dict.fromkeys(requests, 0)
+        assert now.get("request_seconds_bucket", type="GET_BLOCKS", le="+Inf") == 0
+        reasons = {code.name.lower() for code in DisconnectCode} | {"closed", "other"}
+        for by in ("us", "peer"):
+            gone = now.by("peer_departures_total", "reason", by=by)
+            assert gone == dict.fromkeys(reasons, 0)
+        assert now.get("messages_refused_total", type="chat/1 Say") == 0
+
+
+async def test_the_loop_does_not_ask_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FullNode(None, CONFIG, settings=QUIET) as node:
+        asked: list[int] = []
+
+        def noted(of: FullNode) -> Any:
+            asked.append(threading.get_ident())
+            return read_store(of)
+
+        monkeypatch.setattr("moderntensor.metrics.collector.read_store", noted)
+        text = (await scrape(node)).decode()
+        assert asked and threading.get_ident() not in asked
+
+        def asks() -> None:
+            asked.append(threading.get_ident())
+
+        for name in ("size_on_disk", "read"):
+            monkeypatch.setattr(node.chain.store, name, asks)
+        assert list(read(node))  # without a step of the loop, in which others may ask
+        assert threading.get_ident() not in asked
+        monkeypatch.undo()
+    assert Scraped(text).get("state_available") == 1
+    assert Scraped(text).get("database_bytes")
 
 
 # --- bounds ------------------------------------------------------------------------------------
