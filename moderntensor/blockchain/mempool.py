@@ -14,6 +14,7 @@ import heapq
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from operator import attrgetter
 from typing import Final, Protocol
 
@@ -117,6 +118,12 @@ class Mempool:
         """The hashes of all transactions, in no particular order."""
         with self._lock:
             return list(self._by_hash)
+
+    def latest(self, limit: int) -> list[Transaction]:
+        """Up to `limit` transactions, those first that came last."""
+        with self._lock:
+            entries = islice(reversed(self._by_age), limit)
+            return [entry.transaction for entry in entries]
 
     def next_nonce(self, address: bytes) -> int:
         """The nonce that the next transaction of this account should have."""

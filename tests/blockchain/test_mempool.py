@@ -136,6 +136,21 @@ def test_a_replacement_that_has_no_room_replaces_nothing(chain: Chain) -> None:
 # --- choosing ------------------------------------------------------------------------------
 
 
+def test_the_latest_come_first(chain: Chain) -> None:
+    pool = Mempool(chain, max_transactions=3)
+    first, second, third = tx(ANN, 0, price=5), tx(BOB, 0, price=5), tx(BOB, 1, price=5)
+    for transaction in (first, second, third):
+        pool.add(transaction)
+    assert pool.latest(2) == [third, second]
+    # Refused for want of room, it has made some go and come back.
+    assert refused(pool, tx(CAT, 0, price=1)) == "full"
+    assert pool.latest(9) == [third, second, first]
+    again = tx(ANN, 0, price=6)
+    pool.add(again)
+    assert pool.latest(9) == [again, third, second]
+    assert pool.latest(0) == []
+
+
 def test_dearest_first_in_each_senders_order(pool: Mempool) -> None:
     a0, a1, a2 = tx(ANN, 0, 5), tx(ANN, 1, 90), tx(ANN, 2, 1)
     b0, b1 = tx(BOB, 0, 50), tx(BOB, 1, 4)
