@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 TOKEN_FILE: Final = "http.token"  # noqa: S105 - a file's name
 TOKEN_BYTES: Final = 32
 _TOKEN: Final = re.compile(r"[!-~]{16,256}")
+_HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*)(:[0-9]{0,5})?")
 _NAMES: Final = ("localhost",)
 
 
@@ -36,15 +37,20 @@ class Access:
         self._token = None if token is None else token.encode()
         self._hosts = {name.lower().rstrip(".") for name in (*_NAMES, host, *allowed_hosts)}
 
-    def check_host(self, header: str | None) -> None:
-        """Refuse a name that is not ours: a web page elsewhere could have had it resolve to this
-        address, to ask in its visitor's name. An IP address proves that nobody did."""
-        name = (header or "").strip().lower()
-        name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-        if canonical(name) is None and name.rstrip(".") not in self._hosts:
+    def check_host(self, named: str | None) -> None:
+        """Refuse a name that is not ours, as a request gives it (`host` or `host:port`): a web page
+        elsewhere could have had it resolve to this address, to ask in its visitor's name. An IP
+        address proves that nobody did."""
+        found = _HOST.fullmatch((named or "").strip().lower())
+        name = found[1] if found else ""
+        if name.startswith("["):
+            ours = canonical(name[1:-1]) is not None
+        else:
+            ours = canonical(name) is not None or name.rstrip(".") in self._hosts
+        if not ours:
             raise Refusal(
                 403,
-                f"Host {shown(header or '')}: this node does not go by that name (--http-allow-host"
+                f"Host {shown(named or '')}: this node does not go by that name (--http-allow-host"
                 " adds one)",
             )
 

@@ -35,7 +35,7 @@ NO_STATE = "the accounts of the chain are not here yet: they are still to be fet
 async def headers(api: Context, call: Call) -> bytes:
     """Headers of the executed chain. The highest first: from the head down, or below a height."""
     return await api.reads.run(
-        _encoded_headers, api.node.chain.store, call["before"], call["limit"]
+        call.client, _encoded_headers, api.node.chain.store, call["before"], call["limit"]
     )
 
 
@@ -56,7 +56,9 @@ def _encoded_headers(store: Store, before: int | None, limit: int) -> bytes:
 )
 async def header(api: Context, call: Call) -> model.Header:
     """One header. By height, by hash, or that of the head."""
-    found = await api.reads.run(find_block, api.node.chain.store, call["ref"], body=False)
+    found = await api.reads.run(
+        call.client, find_block, api.node.chain.store, call["ref"], body=False
+    )
     if isinstance(found, BlockMissing):
         raise _missing(api.node, found, call["ref"])
     return header_view(found.header)
@@ -72,7 +74,7 @@ async def header(api: Context, call: Call) -> model.Header:
 )
 async def block(api: Context, call: Call) -> bytes:
     """A block with its transactions. By height, by hash, or the head."""
-    found = await api.reads.run(_encoded_block, api.node.chain.store, call["ref"])
+    found = await api.reads.run(call.client, _encoded_block, api.node.chain.store, call["ref"])
     if isinstance(found, BlockMissing):
         raise _missing(api.node, found, call["ref"])
     return found
@@ -121,7 +123,7 @@ async def transaction(api: Context, call: Call) -> model.Transaction:
     """A transaction by its hash. In a block, or waiting for one."""
     tx_hash: bytes = call["hash"]
     waiting = api.node.mempool.get(tx_hash)  # first: it may get into a block meanwhile
-    placed = await api.reads.run(transaction_at, api.node.chain.store, tx_hash)
+    placed = await api.reads.run(call.client, transaction_at, api.node.chain.store, tx_hash)
     if placed is not None:
         return transaction_view(*placed)
     if waiting is not None:
@@ -143,7 +145,7 @@ async def account(api: Context, call: Call) -> model.Account:
     """An account after the head's block. Zeros where there is none; with `proof=true` a Merkle
     proof of either, in the state of that same block."""
     node, address = api.node, call["address"]
-    return await api.reads.run(_account, node, address, proved=call["proof"])
+    return await api.reads.run(call.client, _account, node, address, proved=call["proof"])
 
 
 def _account(node: FullNode, address: bytes, *, proved: bool) -> model.Account:
@@ -184,7 +186,12 @@ async def account_transactions(api: Context, call: Call) -> bytes:
     """What an account sent and received. The newest first, a page at a time; a page may be shorter
     than `limit` and not the last one. Of blocks whose transactions are here."""
     found = await api.reads.run(
-        _encoded_page, api.node.chain.store, call["address"], call["limit"], call["before"]
+        call.client,
+        _encoded_page,
+        api.node.chain.store,
+        call["address"],
+        call["limit"],
+        call["before"],
     )
     if found is None:
         raise Refusal(404, f"before: {call['before'].hex()} is no transaction of the chain")

@@ -1,16 +1,18 @@
-"""Connections of clients: how many there may be, and how long each may take."""
+"""Connections of clients: how many there may be, and how long each may take; and the requests that
+come over them, which end with them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp import web
 
+from ..network.bans import host_key
 from .limits import FIRST_REQUEST, KEEP_ALIVE, LINGER, MAX_CONNECTIONS, MAX_HEADERS, MAX_LINE
 from .problems import Refusal, shown
+from .shares import who_yields
 
 __all__ = ["Connection", "HttpServer"]
 
@@ -25,13 +27,16 @@ class Connection(web.RequestHandler):
         self._server = server
         self._socket: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.on_lost: Callable[[], object] | None = None
-        """Called once the client is gone."""
+        self._handling: asyncio.Task[Any] | None = None
+        self.client = ""
+        """Its address; of IPv6 the /64."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's has all of its methods and not its name, so that no isinstance() helps here.
         transport = cast("asyncio.Transport", transport)
-        if not self._server.make_room():
+        peer = transport.get_extra_info("peername")
+        self.client = host_key(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._server.make_room(self.client):
             transport.abort()
             return
         self._socket = transport
@@ -44,12 +49,20 @@ class Connection(web.RequestHandler):
         self._busy()
         self._socket = None
         super().connection_lost(exc)
-        if self.on_lost is not None:
-            self.on_lost()
+        if self._handling is not None:
+            self._handling.cancel()  # nobody waits for the answer
 
-    def begin(self) -> None:
-        """A request is here, with all of its headers."""
+    def begin(self, request: web.BaseRequest) -> None:
+        """The calling task handles a request, whose headers are all here. It ends with its client,
+        or at the latest with the server."""
         self._busy()
+        self._handling = asyncio.current_task()
+        for task in (self._handling, request.task):
+            self._server.own(task)
+
+    def carry_out(self) -> None:
+        """What the request changes is done from here on, whether or not its client stays."""
+        self._handling = None
 
     def sending(self) -> None:
         """The client is to take a large answer: it may be slow, but not at others' cost."""
@@ -57,6 +70,7 @@ class Connection(web.RequestHandler):
 
     def end(self) -> None:
         """Its answer is with the client."""
+        self._handling = None
         self._server.idle.pop(self, None)
         if self._socket is not None and not self._socket.is_closing():
             self._wait(KEEP_ALIVE)
@@ -106,6 +120,7 @@ class HttpServer(web.Server):
         self.open: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}
         """Those without a request, or slow to take its answer; the longest first."""
+        self._tasks: set[asyncio.Task[Any]] = set()  # that handle requests
         self._options = {
             "loop": loop,
             "access_log": None,
@@ -117,18 +132,39 @@ class HttpServer(web.Server):
             "auto_decompress": False,  # a small body may not become a large one
         }
 
-    def make_room(self) -> bool:
-        """Room for one more, be it at the cost of who has asked nothing for longest. Sockets that
-        are idle cost their owner nothing, and so keep nobody out."""
+    def make_room(self, client: str) -> bool:
+        """Room for one more of `client`, be it at the cost of the address that has most of them;
+        else of who has asked nothing for longest: sockets that are idle cost their owner nothing,
+        and so keep nobody out."""
         if len(self.open) < MAX_CONNECTIONS:
             return True
-        longest = next(iter(self.idle), None)
-        if longest is None:
+        most = who_yields((connection.client for connection in self.open), client)
+        if most is None:
+            parting = next(iter(self.idle), None)
+        else:
+            parting = next(c for c in (*self.idle, *self.open) if c.client == most)
+        if parting is None:
             return False
-        self.idle.pop(longest)
-        self.open.pop(longest, None)
-        longest.abort()
+        self.idle.pop(parting, None)
+        self.open.pop(parting, None)
+        parting.abort()
         return True
+
+    def own(self, task: asyncio.Task[Any] | None) -> None:
+        """`end` ends it, if it has not ended before."""
+        if task is not None and task not in self._tasks:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Close all connections, and wait until no request is handled any more."""
+        for connection in tuple(self.open):
+            connection.abort()
+        while self._tasks:
+            tasks = tuple(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     def __call__(self) -> Connection:
         return Connection(self, **self._options)

@@ -13,7 +13,7 @@ from .events import EventStream
 from .page_files import PageFile
 from .reads import Kept, Reads
 
-__all__ = ["Context", "Measured", "measure"]
+__all__ = ["Context", "Measured", "measure", "scrape"]
 
 
 class Measured(NamedTuple):
@@ -33,6 +33,13 @@ def measure(node: FullNode) -> Measured:
     return Measured(node.chain.has_state, store.size_on_disk(), free)
 
 
+async def scrape(node: FullNode) -> bytes:
+    """The node's metrics. Raises ConfigError without prometheus-client."""
+    from ..metrics import scrape as text  # noqa: PLC0415 - an extra of its own
+
+    return await text(node)
+
+
 @dataclass(slots=True)
 class Context:
     """The node and the server's parts."""
@@ -40,6 +47,8 @@ class Context:
     node: FullNode
     reads: Reads
     measured: Kept[Measured]
+    scraped: Kept[bytes]
+    """The text of `/metrics`."""
     events: EventStream
     tasks: TaskSet
     page: Mapping[str, PageFile]

@@ -17,9 +17,8 @@ from typing import Final
 
 import msgspec
 
-from ..blockchain.block import BlockHeader
 from ..blockchain.chain_queries import headers_below
-from ..blockchain.chain_types import HeadChanged
+from ..blockchain.chain_types import ChainHead, HeadChanged
 from ..client import model
 from ..errors import StorageError
 from ..network.peer import Peer
@@ -29,12 +28,12 @@ from ..node import FullNode
 from .limits import (
     EVENTS_KEPT,
     HEAD_INTERVAL,
-    HEADS_WAITING,
     LISTENER_WRITE,
     LISTENERS,
     SYNC_INTERVAL,
 )
 from .problems import Refusal
+from .shares import who_yields
 from .views import header_view, sync_view
 
 __all__ = ["EventStream", "Listener"]
@@ -42,6 +41,7 @@ __all__ = ["EventStream", "Listener"]
 log = logging.getLogger(__name__)
 
 _ALL_BODIES: Final = 1 << 31
+_ANOTHER_LIFE: Final = -1  # the position of who comes with an id that this stream did not give
 
 
 class EventStream:
@@ -55,8 +55,9 @@ class EventStream:
         self.number = 0
         """Of the last event; the first is 1."""
         self.listeners: dict[Listener, None] = {}
-        self._heads: deque[HeadChanged] = deque(maxlen=HEADS_WAITING)
-        self._moved = asyncio.Event()
+        self._head: ChainHead | None = None  # the last that was heard of
+        self._moved = asyncio.Event()  # it is still to be told
+        self._reorganisations = 0
         self._ends: list[Callable[[], object]] = []
         self.closed = False
 
@@ -123,34 +124,41 @@ class EventStream:
         )
 
     def _head_moved(self, event: HeadChanged) -> None:
-        self._heads.append(event)
+        if event.reverted:
+            self._reorganisations += 1
+            self._tell_reorganisation(event)
+        self._head = event.head
         self._moved.set()
 
     async def _tell_heads(self) -> None:
-        """Reorganisations, each of them, then the head that is the last by now."""
+        """The head that is the last by now, at intervals."""
         while True:
             await self._moved.wait()
             self._moved.clear()
-            while self._heads:
-                moved = self._heads.popleft()
-                if moved.reverted:
-                    self._tell_reorganisation(moved)
-            try:  # not in the queue of clients, who could keep it from its turn
-                found = await self._node.runtime.run(
-                    headers_below, self._node.chain.store, None, 1, _ALL_BODIES
-                )
+            try:
+                await self._tell_head()
             except StorageError as error:
                 log.warning("the head cannot be told: %s", error)
                 self._moved.set()  # it is still to be told
                 await asyncio.sleep(SYNC_INTERVAL)
-                continue
-            if found:
-                self._tell_head(*found[0])
-            await asyncio.sleep(HEAD_INTERVAL)  # in a sync there are hundreds of heads a second
+            else:
+                await asyncio.sleep(HEAD_INTERVAL)  # in a sync there are hundreds a second
 
-    def _tell_head(self, header: BlockHeader, transactions: int | None) -> None:
-        count = transactions or 0
-        self.publish(model.HeadEvent(header=header_view(header, count), transactions=count))
+    async def _tell_head(self) -> None:
+        head, before = self._head, self._reorganisations
+        if head is None:
+            return
+        # Not in the queue of clients, who could keep it from its turn.
+        found = await self._node.runtime.run(
+            headers_below, self._node.chain.store, head.height + 1, 1, _ALL_BODIES
+        )
+        # Where it is on the chain no longer, another is about to be told; and what a listener was
+        # told to be taken off, it is not told to be the head.
+        if before == self._reorganisations and found and found[0][0].hash == head.hash:
+            header, count = found[0]
+            self.publish(
+                model.HeadEvent(header=header_view(header, count), transactions=count or 0)
+            )
 
     def _tell_reorganisation(self, moved: HeadChanged) -> None:
         (from_height, from_hash), (lowest, _) = moved.reverted[0], moved.reverted[-1]
@@ -186,15 +194,19 @@ class EventStream:
 
     # --- listening ------------------------------------------------------------------------
 
-    def listen(self, last_id: str | None) -> Listener:
-        """A listener, from now on or from the event after `last_id`. Refuses one too many."""
+    def listen(self, last_id: str | None, client: str = "") -> Listener:
+        """A listener at an address, from now on or from the event after `last_id`. Where all places
+        are taken, the address with most of them gives its eldest up, or this one is refused."""
         if len(self.listeners) >= LISTENERS:
-            raise Refusal(
-                503,
-                f"{LISTENERS} listeners are here already, which is the most",
-                headers={"Retry-After": "10"},
-            )
-        listener = Listener(self, self._position(last_id))
+            most = who_yields((listener.client for listener in self.listeners), client)
+            if most is None:
+                raise Refusal(
+                    503,
+                    f"{LISTENERS} listeners are here already, which is the most",
+                    headers={"Retry-After": "10"},
+                )
+            next(listener for listener in self.listeners if listener.client == most).leave()
+        listener = Listener(self, self._position(last_id), client)
         self.listeners[listener] = None
         return listener
 
@@ -204,7 +216,14 @@ class EventStream:
         life, _, text = last_id.partition("-")
         if life == self._life and text.isascii() and text.isdecimal() and len(text) <= 18:
             return min(int(text), self.number)
-        return 0  # of another life: all that is known of is news
+        return _ANOTHER_LIFE  # all that is known of is news, and there was more
+
+    def beginning(self, position: int) -> bytes:
+        """What a stream begins with. Who has to come back before the first event knows from where
+        on, but not who is about to be told that it has missed some."""
+        lines = ": events of a moderntensor node\nretry: 2000\n"
+        known = f"id: {self._life}-{position}\n" if position >= 0 else ""
+        return f"{lines}{known}\n".encode()
 
     def after(self, position: int, max_bytes: int) -> tuple[bytes, int]:
         """Frames of the events after `position`, up to `max_bytes` but at least one, and the
@@ -213,7 +232,8 @@ class EventStream:
         frames: list[bytes] = []
         size = 0
         if position < first:
-            frames.append(self.frame(model.MissedEvent(events=first - position), first))
+            missed = 0 if position == _ANOTHER_LIFE else first - position
+            frames.append(self.frame(model.MissedEvent(events=missed), first))
             position = first
         while position < self.number and (not frames or size < max_bytes):
             frame = self._frames[position - first]
@@ -226,9 +246,10 @@ class EventStream:
 class Listener:
     """One who listens: a position in the stream."""
 
-    def __init__(self, stream: EventStream, position: int) -> None:
+    def __init__(self, stream: EventStream, position: int, client: str = "") -> None:
         self._stream = stream
         self.position = position
+        self.client = client
         self.wake = asyncio.Event()
         self.gone = False
 

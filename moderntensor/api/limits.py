@@ -9,6 +9,7 @@ MAX_LINE: Final = 8 * 1024  # of the request line, and of one header: what most 
 MAX_HEADERS: Final = 64
 MAX_LIMIT: Final = 500  # items of one answer
 DEFAULT_LIMIT: Final = 20
+MAX_EXACT: Final = (1 << 53) - 1  # the largest number that every reader of JSON keeps
 
 MAX_CONNECTIONS: Final = 256  # a quarter of the descriptors that most systems give a process
 BACKLOG: Final = 128
@@ -20,8 +21,8 @@ SEND_TIME: Final = 30.0  # until the client has taken it
 LINGER: Final = 1.0  # in which the rest of a body that nobody wants is read
 STOP_TIME: Final = 2.0  # for requests under way, once the server stops
 
-READS: Final = 2  # of the store at a time: the node has worker threads for other work too
-READS_WAITING: Final = 256  # more than one address may ask for at once
+READS: Final = 2  # of the store at a time; fewer where the node has no more worker threads
+READS_WAITING: Final = 256  # more than one address may ask for at once; those with most yield
 MEASURED_FOR: Final = 1.0  # what probes and the status page ask for is as old at most
 LARGE_ANSWER: Final = 256 * 1024
 LARGE_ANSWERS: Final = 64 * 1024 * 1024  # all that clients have not taken yet, of large ones
@@ -35,11 +36,10 @@ BURST: Final = 200  # at once
 ADDRESSES: Final = 4096  # whose rates are remembered
 
 EVENTS_KEPT: Final = 1024  # for those who come back: about a mebibyte
-LISTENERS: Final = 64
+LISTENERS: Final = 64  # where all are taken, the address with most of them gives one up
 LISTENER_WRITE: Final = 64 * 1024  # handed to a listener's socket at once
 LISTENER_STALL: Final = 60.0  # without taking anything: it is gone
 COMMENT_INTERVAL: Final = 15.0  # so that nobody on the way takes the stream for dead
-HEADS_WAITING: Final = 64  # moves of the head that are still to be told
 HEAD_INTERVAL: Final = 0.2  # between two heads that are told while they follow each other
 SYNC_INTERVAL: Final = 1.0
 PAGE_FILES: Final = 64

@@ -104,12 +104,10 @@ async def events(api: Context, call: Call) -> web.StreamResponse:
     `reorganisation`, `peer`, `sync`, or `missed` where some were left out; its data the JSON of
     that event. Heads that follow each other faster than five a second are told by the last of
     them. With the `Last-Event-ID` of the last one seen it goes on after that, as far as events are
-    kept. A comment comes every 15 seconds if nothing else does."""
+    kept; with one from before a restart it begins with `missed`. A comment comes every 15 seconds
+    if nothing else does."""
     request = call.raw
-    listener = api.events.listen(request.headers.get("Last-Event-ID"))
-    connection = request.protocol
-    if isinstance(connection, Connection):
-        connection.on_lost = listener.leave
+    listener = api.events.listen(request.headers.get("Last-Event-ID"), call.client)
     headers = {**SECURITY_HEADERS, "Cache-Control": "no-store", "Content-Type": "text/event-stream"}
     response = web.StreamResponse(headers=headers)
     response.force_close()  # a stream that ends is over
@@ -118,7 +116,7 @@ async def events(api: Context, call: Call) -> web.StreamResponse:
             await response.prepare(request)
             if request.method == "HEAD":
                 return response
-            await response.write(b": events of a moderntensor node\nretry: 2000\n\n")
+            await response.write(api.events.beginning(listener.position))
         while not listener.over:
             data = listener.take()
             if not data:
@@ -132,14 +130,12 @@ async def events(api: Context, call: Call) -> web.StreamResponse:
             async with asyncio.timeout(LISTENER_STALL):
                 await response.write(data)
     except TimeoutError:
-        if isinstance(connection, Connection):
-            connection.abort()
+        if isinstance(request.protocol, Connection):
+            request.protocol.abort()
     except ConnectionError:
         pass  # it has gone: nobody is left to tell
     finally:
         listener.leave()
-        if isinstance(connection, Connection):
-            connection.on_lost = None
     return response
 
 

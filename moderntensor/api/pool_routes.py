@@ -22,15 +22,14 @@ __all__ = ["ROUTES"]
 async def mempool(api: Context, call: Call) -> bytes:
     """What waits for a block. The latest first, up to `limit` and 4 MiB of them; `size` counts
     all."""
-    return await api.reads.run(_encoded_pool, api.node, call["limit"])
+    return await api.reads.run(call.client, _encoded_pool, api.node, call["limit"])
 
 
 def _encoded_pool(node: FullNode, limit: int) -> bytes:
-    waiting = (node.mempool.get(tx_hash) for tx_hash in reversed(node.mempool.hashes()[-limit:]))
     return msgspec.json.encode(
         model.Mempool(
             size=mempool_size(node),
-            transactions=fitting(transaction_view(tx) for tx in waiting if tx is not None),
+            transactions=fitting(map(transaction_view, node.mempool.latest(limit))),
         )
     )
 
@@ -51,7 +50,7 @@ async def submit(api: Context, call: Call) -> model.Submitted:
     """Submit a signed transaction. It waits for a block from then on, and peers are told. One that
     waits already is passed on again."""
     tx = _decoded(call.body.raw)
-    if not await api.reads.run(lambda: api.node.chain.has_state):
+    if not await api.reads.run(call.client, lambda: api.node.chain.has_state):
         raise Refusal(409, "the accounts of the chain are not here yet")
     try:
         sent = await api.node.p2p.broadcast_transaction(tx)

@@ -18,9 +18,10 @@ from .problems import Refusal, shown
 if TYPE_CHECKING:
     from .context import Context
 
-__all__ = ["Call", "Content", "Route", "Router", "route"]
+__all__ = ["Call", "Content", "Route", "Router", "authority", "route"]
 
 _BAD_PERCENT: Final = re.compile("%(?![0-9a-fA-F]{2})")
+_SCHEMES: Final = ("http://", "https://")
 MAX_SEGMENTS: Final = 8  # more than any route has
 MAX_QUERY: Final = 16  # parameters
 
@@ -38,6 +39,8 @@ class Call:
     """One request: its parameters and body, checked and parsed as its route says."""
 
     raw: web.BaseRequest
+    client: str
+    """The address that asks; of IPv6 the /64."""
     values: dict[str, Any]
     body: Any = None
 
@@ -141,11 +144,11 @@ class Router:
         wanted = "GET" if method == "HEAD" else method
         found = methods.get(wanted)
         if found is None:
-            allowed = sorted({*methods, *(["HEAD"] if "GET" in methods else [])})
+            allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
             raise Refusal(
                 405,
-                f"{shown(method)} is not possible here; {', '.join(allowed)} is",
-                headers={"Allow": ", ".join(allowed)},
+                f"{shown(method)} is not possible here, only {allowed}",
+                headers={"Allow": allowed},
             )
         return found, given, _query(query)
 
@@ -188,15 +191,26 @@ class Router:
         return values
 
 
+def authority(target: str) -> str | None:
+    """Whom a request's target names, which then stands above the Host header (RFC 9112, 3.2.2);
+    None where it names nobody."""
+    scheme = _scheme(target)
+    return None if scheme is None else target[len(scheme) :].partition("/")[0]
+
+
+def _scheme(target: str) -> str | None:
+    return next((scheme for scheme in _SCHEMES if target[:8].lower().startswith(scheme)), None)
+
+
 def _origin(target: str) -> str:
     """Path and query of a request's target."""
     if target.startswith("/"):
         return target
-    for scheme in ("http://", "https://"):
-        if target.lower().startswith(scheme):
-            _, slash, rest = target[len(scheme) :].partition("/")
-            return slash + rest or "/"
-    raise Refusal(400, f"{shown(target)} is no path")
+    scheme = _scheme(target)
+    if scheme is None:
+        raise Refusal(400, f"{shown(target)} is no path")
+    _, slash, rest = target[len(scheme) :].partition("/")
+    return slash + rest or "/"
 
 
 def _decoded(text: str, where: str) -> str:

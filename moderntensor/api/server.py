@@ -18,7 +18,7 @@ from ..node import FullNode
 from . import chain_routes, node_routes, peer_routes, pool_routes, service_routes
 from .access import Access
 from .connections import Connection, HttpServer
-from .context import Context, measure
+from .context import Context, measure, scrape
 from .events import EventStream
 from .limits import (
     BACKLOG,
@@ -27,6 +27,7 @@ from .limits import (
     LARGE_ANSWER,
     LARGE_ANSWERS,
     MAX_BODY,
+    MEASURED_FOR,
     RATE,
     REQUEST_TIME,
     SEND_TIME,
@@ -37,7 +38,7 @@ from .page_files import load_page
 from .problems import Refusal, answer, shown
 from .rates import Rates
 from .reads import Kept, Reads
-from .routing import Call, Route, Router
+from .routing import Call, Route, Router, authority
 
 __all__ = ["DEFAULT_PORT", "ROUTES", "ApiServer"]
 
@@ -111,7 +112,8 @@ class ApiServer:
         self._context = Context(
             node=node,
             reads=reads,
-            measured=Kept(runtime, lambda: measure(node)),
+            measured=Kept(runtime, tasks, lambda: runtime.run(measure, node), MEASURED_FOR),
+            scraped=Kept(runtime, tasks, lambda: scrape(node), 0.0),
             events=EventStream(node, tasks),
             tasks=tasks,
             page=await runtime.run(load_page),
@@ -121,7 +123,8 @@ class ApiServer:
         )
         self._rates = Rates(self._rate, self._burst)
         self._server = HttpServer(self._handle)
-        runner = web.ServerRunner(self._server, shutdown_timeout=STOP_TIME)
+        # Which waits as long twice: for those that answer, and for those that are told to end.
+        runner = web.ServerRunner(self._server, shutdown_timeout=STOP_TIME / 2)
         await runner.setup()
         site = web.TCPSite(runner, self.host, self.port, backlog=BACKLOG)
         try:
@@ -162,8 +165,8 @@ class ApiServer:
             try:
                 await runner.cleanup()
             finally:
-                for connection in tuple(self._server.open) if self._server else ():
-                    connection.abort()
+                if self._server is not None:
+                    await self._server.end()
                 await self._context.tasks.close()
 
     async def __aenter__(self) -> Self:
@@ -187,9 +190,9 @@ class ApiServer:
         """One request, from its headers to the end of its answer."""
         connection = request.protocol
         assert isinstance(connection, Connection)  # noqa: S101 - for the type checker
-        connection.begin()
+        connection.begin(request)
         try:
-            response = await self._respond(request)
+            response = await self._respond(request, connection)
             if not response.prepared:
                 await self._send(request, response, connection)
             return response
@@ -217,9 +220,11 @@ class ApiServer:
         finally:
             self._large -= size
 
-    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _respond(
+        self, request: web.BaseRequest, connection: Connection
+    ) -> web.StreamResponse:
         try:
-            return await self._answer(request)
+            return await self._answer(request, connection)
         except Refusal as refusal:
             return refusal.response()
         except StorageError as error:
@@ -229,26 +234,29 @@ class ApiServer:
             log.exception("%s %s failed", request.method, shown(request.path))
             return Refusal(500, "the request failed here; the node's log says why").response()
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, connection: Connection) -> web.StreamResponse:
         if (request.method, request.raw_path) not in _FREE:
-            self._admit(request)
-        self._access.check_host(request.headers.get("Host"))
+            self._admit(connection.client)
+        named = authority(request.raw_path)
+        self._access.check_host(request.headers.get("Host") if named is None else named)
         found, path, query = self._router.find(request.method, request.raw_path)
         if found.changes:
             self._access.check_token(request.headers.get("Authorization"))
-        call = Call(request, self._router.parse(found, path, query))
+        call = Call(request, connection.client, self._router.parse(found, path, query))
         if found in _STREAMS:
             return self._made(found, await found.handler(self._context, call))
         try:
             async with asyncio.timeout(REQUEST_TIME):
                 call.body = await _body(request, found)
+                if found.changes:
+                    connection.carry_out()
                 result = await found.handler(self._context, call)
         except TimeoutError:
             return Refusal(503, f"this took longer than {REQUEST_TIME:.0f} s").response()
         return self._made(found, result)
 
-    def _admit(self, request: web.BaseRequest) -> None:
-        wait = self._rates.admit(request.remote or "", self.node.runtime.loop_time())
+    def _admit(self, client: str) -> None:
+        wait = self._rates.admit(client, self.node.runtime.loop_time())
         if wait:
             raise Refusal(
                 429,
@@ -291,7 +299,7 @@ async def _body(request: web.BaseRequest, found: Route) -> Any:
                 parts.append(part)
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {BODY_TIME:.0f} s") from None
-    except web.RequestPayloadError as error:
+    except (web.RequestPayloadError, ConnectionError) as error:
         raise Refusal(400, "the body is not what its headers say") from error
     try:
         return msgspec.json.decode(b"".join(parts), type=found.body)

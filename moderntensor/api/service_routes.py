@@ -59,13 +59,14 @@ async def ready(api: Context, call: Call) -> model.Health:
     problems={501: "prometheus-client is not installed."},
 )
 async def metrics(api: Context, call: Call) -> web.StreamResponse:
-    """Numbers for Prometheus. In its text format; docs/metrics.md has the names."""
+    """Numbers for Prometheus. In its text format; docs/metrics.md has the names. Who asks while
+    another's are being read gets the same."""
     try:
-        from ..metrics import CONTENT_TYPE, scrape  # noqa: PLC0415 - an extra of its own
+        from ..metrics import CONTENT_TYPE  # noqa: PLC0415 - an extra of its own
     except ConfigError as error:
         hint = "pip install 'moderntensor[metrics]'"
         raise Refusal(501, f"metrics need prometheus-client: {hint}") from error
-    return answer(await scrape(api.node), CONTENT_TYPE)
+    return answer(await api.scraped.get(), CONTENT_TYPE)
 
 
 @route("GET", "/v1/openapi.json", Content("application/json", _JSON_OBJECT), tag="service")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ class Stream:
         self.last = ""
 
     @classmethod
-    async def open(cls, made: Scene, last: str = "") -> Stream:
-        reader, writer = await made.connect()
+    async def open(cls, made: Scene, last: str = "", source: str = "127.0.0.1") -> Stream:
+        reader, writer = await made.connect(source)
         after = f"Last-Event-ID: {last}\r\n" if last else ""
         writer.write(f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{after}\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
@@ -51,6 +52,12 @@ class Stream:
                 data = json.loads(lines["data"])
                 assert data["type"] == lines["event"]
                 return dict(data)
+
+    async def beginning(self) -> str:
+        """The id that stands before the first event."""
+        block = await asyncio.wait_for(self._reader.readuntil(b"\n\n"), 20)
+        assert b": events" in block and b"data" not in block
+        return block.partition(b"id: ")[2].decode().strip()
 
     async def ended(self) -> bool:
         await asyncio.wait_for(self._reader.read(), 20)
@@ -95,20 +102,43 @@ async def test_a_reorganisation() -> None:
 
 
 async def test_heads_are_told_while_clients_fill_the_reads(served: Scene) -> None:
-    reads = served.api._context.reads
-    for _ in range(limits.READS):
-        await reads._turns.acquire()
-    waiting = [asyncio.ensure_future(reads.run(int)) for _ in range(limits.READS_WAITING)]
     stream = await Stream.open(served)
-    try:
-        await until(lambda: reads._waiting == limits.READS_WAITING)
+    async with served.reads_filled():
         extend(served.node.chain, 1)
         assert (await stream.next("head"))["header"]["height"] == 11
-    finally:
-        for _ in range(limits.READS):
-            reads._turns.release()
-        await asyncio.gather(*waiting)
     stream.close()
+
+
+async def test_a_head_that_is_taken_off_while_it_is_read_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a reorganisation was told no head comes that it took off, however slow the store is;
+    and each of many reorganisations is told."""
+    maker = ChainMaker()
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> Any:
+        found = headers_below(*args)
+        entered.set()
+        assert may_go_on.wait(20)
+        return found
+
+    async with scene(config=maker.config, blocks=0) as made:
+        stream = await Stream.open(made)
+        monkeypatch.setattr("moderntensor.api.events.headers_below", slow)
+        branches = [maker.run(maker.genesis, n + 2, gap=n + 1) for n in range(4)]
+        for block in branches[0]:
+            made.node.chain.import_block(block)
+        await asyncio.to_thread(entered.wait, 20)
+        for branch in branches[1:]:
+            for block in branch:
+                made.node.chain.import_block(block)
+        told = [await stream.next("reorganisation", "head") for _ in range(3)]
+        may_go_on.set()
+        head = await stream.next("reorganisation", "head")
+        assert [event["to_hash"] for event in told] == [b[-1].hash.hex() for b in branches[1:]]
+        assert head["header"]["hash"] == branches[-1][-1].hash.hex()
+        stream.close()
 
 
 async def test_a_head_that_cannot_be_read_is_told_later(
@@ -141,10 +171,24 @@ async def test_who_comes_back_gets_what_it_missed(served: Scene) -> None:
     again = await Stream.open(served, first.last)
     assert [(await again.next("missed"))["events"] for _ in range(3)] == [0, 1, 2]
     again.close()
-    # After a restart its ids mean nothing, and all that there is comes.
-    stranger = await Stream.open(served, "00000000-7")
-    assert (await stranger.next("head"))["header"]["height"] == 11
-    stranger.close()
+    # After a restart its ids mean nothing: all that there is comes, and that there was more.
+    for strange in ("00000000-7", "7", "-", f"{again.last}0000000000000000000"):
+        stranger = await Stream.open(served, strange)
+        assert (await stranger.next("head", "missed")) == {"type": "missed", "events": 0}
+        assert (await stranger.next("head"))["header"]["height"] == 11
+        stranger.close()
+
+
+async def test_who_has_to_come_back_before_the_first_event_misses_none(served: Scene) -> None:
+    first = await Stream.open(served)
+    begun = await first.beginning()
+    first.close()
+    extend(served.node.chain, 1)
+    events = served.api._context.events
+    await until(lambda: b"event: head" in b"".join(events._frames))
+    again = await Stream.open(served, begun)
+    assert (await again.next("head"))["header"]["height"] == 11
+    again.close()
 
 
 async def test_who_is_too_slow_is_told_and_costs_nothing(served: Scene) -> None:
@@ -181,6 +225,22 @@ async def test_listeners_are_bounded_and_those_who_never_read_hold_nobody_up(
     await asyncio.wait_for(served.node.stop(), 8)  # which stops the server first
     assert served.api._runner is None
     for stream in streams:
+        stream.close()
+
+
+async def test_no_address_keeps_the_others_from_listening(
+    served: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moderntensor.api.events.LISTENERS", 4)
+    greedy = [await Stream.open(served) for _ in range(4)]
+    others = [await Stream.open(served, source="127.0.0.2") for _ in range(2)]
+    assert await greedy[0].ended() and await greedy[1].ended()
+    assert len(served.api._context.events.listeners) == 4
+    assert "is the most" in await served.refused(503, "/v1/events")  # they have two each
+    served.api._context.events.publish(model.MissedEvent(events=1))
+    for stream in (*greedy[2:], *others):
+        assert await stream.next("missed")
+    for stream in (*greedy, *others):
         stream.close()
 
 

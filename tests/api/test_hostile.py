@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 from helpers.http_scene import ACCOUNTS, TOKEN, VALIDATORS, Scene, scene
 from helpers.sync_nodes import until
 
 from moderntensor.api import limits
-from moderntensor.api.limits import READS, READS_WAITING
 from moderntensor.api.rates import Rates
 from moderntensor.blockchain.workload import build_chain
 from moderntensor.network.sync import SyncPhase
@@ -98,12 +98,37 @@ async def test_targets_that_are_no_paths(served: Scene, target: bytes) -> None:
         ("localhost.evil.example:8645", False),
         ("127.0.0.1.evil.example", False),
         ("", False),
+        ("localhost:1.evil", False),
+        ("localhost:80:80", False),
+        ("[localhost]", False),
+        ("[::1", False),
+        ("localhost@evil.example", False),
     ],
 )
 async def test_names_that_are_not_ours(served: Scene, host: str, good: bool) -> None:
     for path in ("/v1/status", "/", "/healthz", "/nowhere"):
         got = await served.ask("GET", path, headers={"Host": host})
         assert (got.status != 403) is good, (path, got)
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost:1/v1/status", "evil.example", 200),
+        ("HTTP://127.0.0.1/v1/status", "evil.example", 200),
+        ("http://evil.example/v1/status", "localhost", 403),
+        ("https://localhost@evil.example/v1/status", "localhost", 403),
+        ("http://evil.example?/v1/status", "localhost", 403),
+        ("http:///v1/status", "localhost", 400),
+    ],
+)
+async def test_a_target_that_names_a_host_stands_above_the_header(
+    served: Scene, target: str, host: str, status: int
+) -> None:
+    answer = await served.raw(
+        f"GET {target} HTTP/1.1\r\nConnection: close\r\nHost: {host}\r\n\r\n".encode()
+    )
+    assert status_of(answer) == status
 
 
 async def test_headers_that_never_end(served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +200,28 @@ async def test_a_thousand_connections_keep_nobody_out(served: Scene) -> None:
     for one in opened:
         one.close()
     await until(lambda: len(server.open) <= 1)
+
+
+async def test_no_address_takes_all_connections(
+    served: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by requests that never end."""
+    monkeypatch.setattr("moderntensor.api.connections.MAX_CONNECTIONS", 6)
+    monkeypatch.setattr("moderntensor.api.events.LISTENERS", 100)
+    greedy = []
+    for _ in range(6):
+        reader, writer = await served.connect("127.0.0.3")
+        writer.write(b"GET /v1/events HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        greedy.append((reader, writer))
+    assert (await served.get("/v1/sync"))["current_height"] == 10
+    server = served.api._server
+    assert server is not None
+    await until(lambda: len(served.api._context.events.listeners) == 5)
+    with suppress(ConnectionError):
+        await asyncio.wait_for(greedy[0][0].read(), 20)  # it was the eldest that had to go
+    for _, writer in greedy:
+        writer.close()
 
 
 async def test_who_does_not_take_a_large_answer_is_the_first_to_go(
@@ -277,17 +324,8 @@ async def test_what_is_refused_counts_too_but_probes_do_not() -> None:
 
 
 async def test_the_status_and_probes_do_not_wait_for_the_reads_of_others(pair: Scene) -> None:
-    reads = pair.api._context.reads
-    for _ in range(READS):
-        await reads._turns.acquire()
-    waiting = [asyncio.ensure_future(reads.run(int)) for _ in range(READS_WAITING)]
-    try:
-        await until(lambda: reads._waiting == READS_WAITING)
+    async with pair.reads_filled():
         assert "too many" in await pair.refused(503, "/v1/blocks/head")
         assert (await pair.get("/v1/status"))["head"]["height"] == 10
         await until(lambda: pair.node.sync.status.phase is SyncPhase.FOLLOWING)
         assert (await pair.get("/readyz"))["status"] == "ready"
-    finally:
-        for _ in range(READS):
-            reads._turns.release()
-        await asyncio.gather(*waiting)

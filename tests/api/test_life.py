@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from helpers.command import ROOT, environment
-from helpers.http_scene import Scene, scene
-from helpers.sync_nodes import CONFIG, SETTINGS
+from helpers.http_scene import TOKEN, Scene, scene
+from helpers.sync_nodes import CONFIG, SETTINGS, until
 
 from moderntensor.api import ApiServer
+from moderntensor.blockchain.chain_queries import BlockMissing
 from moderntensor.errors import ConfigError, NetworkError
 from moderntensor.node import FullNode
 
@@ -39,6 +42,86 @@ async def test_nothing_is_left_when_the_node_stops(pair: Scene) -> None:
     left = [task for task in asyncio.all_tasks() - before if "HTTP" in task.get_name()]
     assert not left
     assert not pair.node.p2p.on_peer_connected
+
+
+async def test_requests_end_with_their_clients(
+    served: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks, leaves and asks again has one place at most; and nothing is left of it, however
+    slow the store is when the server stops."""
+    may_go_on = threading.Event()
+
+    def slow(*_: object, **__: object) -> BlockMissing:
+        assert may_go_on.wait(20)
+        return BlockMissing()
+
+    monkeypatch.setattr("moderntensor.api.chain_routes.find_block", slow)
+    reads = served.api._context.reads
+    clients = []
+    for _ in range(10):
+        _, writer = await served.connect()
+        writer.write(b"GET /v1/blocks/head HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        clients.append(writer)
+    await until(lambda: reads.waiting == 10 - reads.turns)
+    for writer in clients[:7]:
+        writer.close()
+    await until(lambda: reads.waiting <= 3)  # who has its turn may be among them or not
+    for writer in clients:
+        writer.close()
+    stopping = asyncio.ensure_future(served.api.stop())
+    await asyncio.sleep(0.1)
+    may_go_on.set()
+    await stopping
+    assert reads.waiting == 0
+    left = [getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks()]
+    places = [code.co_filename for code in left if code is not None]
+    assert not [at for at in places if "aiohttp" in at or f"{os.sep}api{os.sep}reads" in at]
+    assert not caplog.records
+
+
+async def test_what_a_client_has_begun_to_change_is_done_without_it(
+    served: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: object, **__: object) -> None:
+        begun.set()
+        await may_go_on.wait()
+        done.set()
+        raise NetworkError("nobody is there")
+
+    monkeypatch.setattr(served.node.p2p, "connect_peer", slow)
+    body = b'{"address": "127.0.0.1:1"}'
+    _, writer = await served.connect()
+    writer.write(
+        b"POST /v1/peers HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        + f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    await begun.wait()
+    writer.close()
+    server = served.api._server
+    assert server is not None
+    await until(lambda: not server.open)
+    may_go_on.set()
+    async with asyncio.timeout(10):
+        await done.wait()
+
+
+async def test_a_client_that_leaves_in_its_body_is_no_failure(
+    served: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await served.connect()
+    writer.write(
+        b"POST /v1/bans HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        + f"Authorization: Bearer {TOKEN}\r\nContent-Length: 50\r\n\r\n{{".encode()
+    )
+    server = served.api._server
+    assert server is not None
+    await until(lambda: bool(server.open) and not server.idle)
+    writer.close()
+    await until(lambda: not server.open and not server._tasks)
+    assert not caplog.records
 
 
 async def test_it_can_be_started_again_beside_the_same_node(served: Scene) -> None:

@@ -12,6 +12,7 @@ from yarl import URL
 
 from helpers.sync_nodes import ACCOUNTS, CONFIG, SETTINGS, VALIDATORS, extend, until
 from moderntensor.api import ApiServer
+from moderntensor.api.limits import READS_WAITING
 from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.config import NodeConfig
@@ -90,9 +91,28 @@ class Scene:
         finally:
             writer.close()
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to the API."""
-        return await asyncio.open_connection("127.0.0.1", self.api.port)
+    async def connect(
+        self, source: str = "127.0.0.1"
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the API, from an address of this machine."""
+        return await asyncio.open_connection(
+            "127.0.0.1", self.api.port, local_addr=None if source == "127.0.0.1" else (source, 0)
+        )
+
+    @asynccontextmanager
+    async def reads_filled(self) -> AsyncIterator[None]:
+        """All turns of reads are taken meanwhile, and all places of who waits, by many clients."""
+        reads = self.api._context.reads
+        for _ in range(reads.turns):
+            await reads._turn("held")
+        asked = [asyncio.ensure_future(reads.run(f"{n}", int)) for n in range(READS_WAITING)]
+        try:
+            await until(lambda: reads.waiting == READS_WAITING)
+            yield
+        finally:
+            for _ in range(reads.turns):
+                reads._pass_on()
+            await asyncio.gather(*asked)
 
 
 def transfer(node: FullNode, sender: int = 0, ahead: int = 0, **more: Any) -> Transaction:
