@@ -12,6 +12,7 @@ import msgspec
 
 from .._version import VERSION
 from ..client import model
+from .limits import MAX_EXACT
 from .problems import PROBLEM_TYPE
 from .routing import Content, Route
 
@@ -54,7 +55,8 @@ def describe(routes: Iterable[Route]) -> bytes:
             "title": "moderntensor node",
             "version": VERSION,
             "description": "What a node knows, and what its operator can do. Amounts are decimal"
-            " strings, times Unix seconds, durations seconds, sizes bytes.",
+            " strings, times Unix seconds, durations seconds, sizes bytes. Integers are below 2^53"
+            " but where a maximum of 2^64-1 is said.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -134,10 +136,14 @@ def _schemas(routes: tuple[Route, ...]) -> dict[str, Any]:
         types += [t for t in (each.answer, each.body) if isinstance(t, type)]
     _, schemas = msgspec.json.schema_components(dict.fromkeys(types), ref_template=_REF)
     for name, schema in schemas.items():
-        for field, words in _field_words().get(name, {}).items():
-            found = schema.get("properties", {}).get(field)
-            if found is not None and "description" not in found:
-                found["description"] = words
+        words = _field_words().get(name, {})
+        for field, found in schema.get("properties", {}).items():
+            if field in words:
+                found.setdefault("description", words[field])
+            for kind in (found, *found.get("anyOf", ())):
+                if kind.get("type") == "integer":
+                    kind.setdefault("minimum", 0)
+                    kind.setdefault("maximum", MAX_EXACT)
     return dict(sorted(schemas.items()))
 
 

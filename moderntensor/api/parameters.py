@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from .limits import DEFAULT_LIMIT, MAX_LIMIT
+from .limits import DEFAULT_LIMIT, MAX_EXACT, MAX_LIMIT
 from .problems import shown
 
 __all__ = ["ADDRESS", "BEFORE_HEIGHT", "BEFORE_TX", "LIMIT", "PROOF", "REF", "TX_HASH", "Parameter"]
 
-MAX_HEIGHT: Final = (1 << 53) - 1  # what every JSON reader keeps exact
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 
@@ -54,7 +53,7 @@ def _reference(text: str) -> int | bytes | None:
     if text == "head":
         return None
     if len(text) <= 20 and text.isascii() and text.isdecimal():
-        return number(text, 0, MAX_HEIGHT)
+        return number(text, 0, MAX_EXACT)
     try:
         return _hash(text)
     except ValueError:
@@ -105,8 +104,8 @@ LIMIT = Parameter(
 BEFORE_HEIGHT = Parameter(
     "before",
     "query",
-    lambda text: number(text, 0, MAX_HEIGHT),
-    {"type": "integer", "minimum": 0, "maximum": MAX_HEIGHT},
+    lambda text: number(text, 0, MAX_EXACT),
+    {"type": "integer", "minimum": 0, "maximum": MAX_EXACT},
     "Those below this height alone.",
 )
 BEFORE_TX = Parameter(

@@ -11,7 +11,7 @@ from ..network.bans import Ban
 from ..network.peer import Peer
 from ..network.text import printable
 from ..node import FullNode
-from .limits import PAGE_BYTES
+from .limits import MAX_EXACT, PAGE_BYTES
 
 __all__ = [
     "ban_view",
@@ -55,7 +55,7 @@ def transaction_view(
         to=None if tx.to is None else f"0x{tx.to.hex()}",
         value=str(tx.value),
         nonce=tx.nonce,
-        gas_price=tx.gas_price,
+        gas_price=str(tx.gas_price),
         gas_limit=tx.gas_limit,
         data=tx.data.hex(),
         size=len(tx.encode()),
@@ -79,7 +79,7 @@ def fitting(views: Iterable[model.Transaction]) -> list[model.Transaction]:
 
 
 def peer_view(node: FullNode, peer: Peer) -> model.Peer:
-    """A connected peer as it is now."""
+    """A connected peer as it is now; the heights that it claims as far as numbers are exact."""
     info = peer.info
     reputation = node.p2p.reputation
     return model.Peer(
@@ -90,9 +90,9 @@ def peer_view(node: FullNode, peer: Peer) -> model.Peer:
         user_agent=printable(info.user_agent),
         capabilities=[printable(name) for name in info.capabilities],
         listen_address=info.listen_address,
-        best_height=info.best_height,
+        best_height=min(info.best_height, MAX_EXACT),
         best_hash=info.best_hash.hex(),
-        earliest_height=info.earliest_height,
+        earliest_height=min(info.earliest_height, MAX_EXACT),
         latency=info.latency,
         min_latency=info.min_latency,
         connected_for=info.connected_for,

@@ -163,7 +163,7 @@ def _show(found: Transaction, as_json: bool) -> None:
             "to": found.to or "(none)",
             "value": count(int(found.value)),
             "nonce": found.nonce,
-            "gas": f"{count(found.gas_limit)} at {count(found.gas_price)}"
+            "gas": f"{count(found.gas_limit)} at {count(int(found.gas_price))}"
             + ("" if found.gas_used is None else f", {count(found.gas_used)} used"),
             "data": f"0x{found.data}" if found.data else "none",
         }

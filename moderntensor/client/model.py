@@ -2,8 +2,9 @@
 OpenAPI description is made from them.
 
 Hashes, keys and ids are lowercase hex, addresses hex after ``0x``. Amounts may be larger than
-what a JSON reader keeps exact, so they are decimal strings. Times are Unix seconds, durations
-seconds, sizes bytes.
+what a JSON reader keeps exact, so they are decimal strings. Other numbers are exact in every
+reader, below 2^53, but for those that are `Uint64`. Times are Unix seconds, durations seconds,
+sizes bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ Address = str
 """``0x`` and 40 hex digits."""
 Amount = str
 """A decimal number."""
+Uint64 = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": (1 << 64) - 1})]
+"""A number that the protocol has in 64 bits, and that somebody may choose as large."""
 
 
 class _Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,8 +115,10 @@ class NodeStatus(_Model, frozen=True, kw_only=True):
     version: str
     engines: Literal["compiled", "pure"]
     node_id: Hash
-    network_id: int
-    chain_id: int
+    network_id: Uint64
+    """Up to 2^64-1, as its operators chose."""
+    chain_id: Uint64
+    """Up to 2^64-1, as its genesis says: a reader that rounds it would sign for another chain."""
     genesis_hash: Hash
     listen_address: str | None
     """Where peers reach it, ``host:port``; None: it does not listen."""
@@ -168,7 +173,7 @@ class SyncState(_Model, frozen=True, kw_only=True):
 
 
 class Peer(_Model, frozen=True, kw_only=True):
-    """A connected peer; heights are its claims."""
+    """A connected peer; heights are its claims, at most 2^53-1."""
 
     address: str
     """``host:port`` of its end of the socket; names it in this API."""
@@ -225,8 +230,8 @@ class Header(_Model, frozen=True, kw_only=True):
     txs_root: Hash
     receipts_root: Hash
     validator: Hash
-    gas_used: int
-    gas_limit: int
+    gas_used: Uint64
+    gas_limit: Uint64
     extra_data: str
     """Hex."""
     signature: str
@@ -246,9 +251,10 @@ class Transaction(_Model, frozen=True, kw_only=True):
     sender: Address
     to: Address | None
     value: Amount
-    nonce: int
-    gas_price: int
-    gas_limit: int
+    nonce: Uint64
+    gas_price: Amount
+    """For each gas."""
+    gas_limit: Uint64
     data: str
     """Hex."""
     size: int
@@ -257,7 +263,7 @@ class Transaction(_Model, frozen=True, kw_only=True):
     position: int | None
     succeeded: bool | None
     """Whether it took effect; None where that is not known (yet)."""
-    gas_used: int | None
+    gas_used: Uint64 | None
 
 
 class TransactionList(_Model, frozen=True, kw_only=True):
@@ -280,9 +286,10 @@ class Account(_Model, frozen=True, kw_only=True):
 
     address: Address
     balance: Amount
-    nonce: int
-    next_nonce: int
-    """What the next transaction of it has to say, those that wait counted."""
+    nonce: Uint64
+    next_nonce: Uint64
+    """What the next transaction of it has to say, those that wait now counted: the one field that
+    is not of that block."""
     height: int
     """Of the block after which it is so."""
     block_hash: Hash
@@ -365,9 +372,11 @@ class SyncEvent(_Model, frozen=True, kw_only=True, tag="sync"):
 
 
 class MissedEvent(_Model, frozen=True, kw_only=True, tag="missed"):
-    """Some events were left out, as the listener did not keep up: ask for what matters."""
+    """Some events were left out: the listener did not keep up, or the node was started anew since
+    the last one it saw. Ask for what matters."""
 
     events: int
+    """How many; 0 where that is not known."""
 
 
 Event = HeadEvent | ReorganisationEvent | PeerEvent | SyncEvent | MissedEvent

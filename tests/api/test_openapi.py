@@ -39,6 +39,21 @@ async def test_every_route_is_described_and_nothing_else(served: Scene) -> None:
     assert head["description"] == "Seconds since its timestamp, by the node's clock."
 
 
+async def test_every_integer_says_how_large_it_may_be(served: Scene) -> None:
+    """For readers that keep no more than 53 bits."""
+    document = await described(served)
+    large = set()
+    for name, schema in document["components"]["schemas"].items():
+        for field, found in schema.get("properties", {}).items():
+            for kind in (found, *found.get("anyOf", ())):
+                if kind.get("type") == "integer":
+                    assert kind["minimum"] == 0, (name, field)
+                    assert kind["maximum"] in (2**53 - 1, 2**64 - 1), (name, field)
+                    if kind["maximum"] > 2**53:
+                        large.add(field)
+    assert large == {"chain_id", "network_id", "nonce", "next_nonce", "gas_limit", "gas_used"}
+
+
 async def test_answers_are_as_described(pair: Scene) -> None:
     """Each route with what the chain really has, so that no answer is a 404."""
     document = await described(pair)

@@ -12,6 +12,7 @@ from helpers.forks import ChainMaker
 from helpers.http_scene import ACCOUNTS, BLOCKS, CONFIG, TRANSFERS, Scene, scene, transfer
 from helpers.sync_nodes import extend, until
 
+from moderntensor.api.views import transaction_view
 from moderntensor.blockchain.proofs import AccountProof
 from moderntensor.blockchain.tables import BODIES, META, META_EARLIEST, block_key, height_key
 from moderntensor.client import model
@@ -63,6 +64,18 @@ async def test_the_node_and_its_peer(pair: Scene) -> None:
     assert traffic["HELLO"]["messages_received"] == traffic["HELLO"]["messages_sent"] == 1
     assert await pair.get("/healthz") == {"status": "alive"}
     assert "moderntensor_" in await pair.get("/metrics")
+
+
+async def test_numbers_that_a_reader_would_round(pair: Scene) -> None:
+    (peer,) = pair.node.p2p.table
+    peer.best_height = 2**64 - 1  # whatever it claims
+    (shown,) = (await pair.get("/v1/peers"))["peers"]
+    assert shown["best_height"] == 2**53 - 1
+    dear = transfer(pair.node, gas_price=7)
+    pair.node.mempool.add(dear)
+    assert (await pair.get(f"/v1/transactions/{dear.hash.hex()}"))["gas_price"] == "7"
+    dearer = transfer(pair.node, gas_price=2**53 + 1)
+    assert transaction_view(dearer).gas_price == "9007199254740993"
 
 
 async def test_ready_only_while_it_follows(pair: Scene) -> None:

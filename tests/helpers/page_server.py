@@ -82,7 +82,7 @@ def block() -> model.Block:
             to="0x" + hexed("to", n)[:40] if n else None,
             value=str(2**128 - 1) if n % 2 else "5",
             nonce=n,
-            gas_price=1,
+            gas_price="1",
             gas_limit=30_000,
             data="",
             size=180,
