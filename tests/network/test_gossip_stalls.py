@@ -201,7 +201,7 @@ async def test_who_delivers_one_by_one_does_not_delay_what_others_have(
         rest = tuple(each.encode() for each in own)[-len(request.hashes) :]
         slow.send(TransactionsMessage(request_id=request.request_id, transactions=rest))
         await until(lambda: len(pool_of(node)) == 20)
-        assert not node.gossip.transactions.fetcher.wanted
+        await until(lambda: not node.gossip.transactions.fetcher.wanted)
         assert all(peer.wanted_from == 0 for peer in node.table)
         assert not node.reputation.counts.offences
 
@@ -438,3 +438,34 @@ async def test_who_tells_of_a_block_that_is_being_given_up_is_heard_all_the_same
     go_on.set()
     assert await run is None
     assert [teller.peer for teller in completion.tellers] == [first, second]
+
+
+async def test_who_tells_of_a_block_when_the_last_attempt_has_failed_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Honest peers tell of it just when a liar has been found out."""
+    loop = asyncio.get_running_loop()
+    first, second = (SimpleNamespace(outbound=False) for _ in range(2))
+    host, memory = SimpleNamespace(runtime=Clocks()), SimpleNamespace(hold=lambda size: True)
+    completion = gossip_completion.Completion(
+        cast(Any, host), cast(Any, memory), *cast(Any, (None, None, first)), bytes(32), START
+    )
+    asked: list[object] = []
+
+    def tell_at_the_end() -> None:
+        if completion._group is None:
+            completion.told(cast(Any, second), START, None, None)
+        else:
+            loop.call_soon(tell_at_the_end)
+
+    async def attempt(
+        self: gossip_completion.Completion, teller: gossip_completion.Teller, *, ask: bool = True
+    ) -> None:
+        asked.append(teller.peer)
+        if teller.peer is first:
+            tell_at_the_end()
+
+    monkeypatch.setattr(gossip_completion.Completion, "_attempt", attempt)
+    completion.told(cast(Any, first), START, None, None)
+    assert await completion.run() is None
+    assert asked == [first, second]

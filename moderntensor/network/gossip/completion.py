@@ -156,18 +156,25 @@ class Completion:
     async def run(self) -> Completed | None:
         """Get the block; None if nobody has it who announced it."""
         try:
-            async with asyncio.timeout(BLOCK_COMPLETION_TIME), asyncio.TaskGroup() as group:
-                whole = group.create_task(self._whole.wait())
-                self._group = group
-                try:
-                    attempts = await self._until_whole(group, whole)
-                finally:
-                    self._group = None  # before it waits for those that end
-                for task in (*attempts, *self._filling, whole):
-                    task.cancel()
+            async with asyncio.timeout(BLOCK_COMPLETION_TIME):
+                # Another may tell of it just when the last attempt ends.
+                while self._completed is None and self._asked < len(self.tellers):
+                    await self._ask()
         except TimeoutError:
             logger.debug("block %d was not complete in time", self.height)
         return self._completed
+
+    async def _ask(self) -> None:
+        """All announcers that there are."""
+        async with asyncio.TaskGroup() as group:
+            whole = group.create_task(self._whole.wait())
+            self._group = group
+            try:
+                attempts = await self._until_whole(group, whole)
+            finally:
+                self._group = None  # before it waits for those that end
+            for task in (*attempts, *self._filling, whole):
+                task.cancel()
 
     async def _until_whole(
         self, group: asyncio.TaskGroup, whole: asyncio.Task[bool]
