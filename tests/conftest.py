@@ -1,8 +1,10 @@
-"""Fixtures that many tests share."""
+"""Fixtures that many tests share, and on which event loop they run."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable, Mapping
 
 import pytest
 from helpers.engines import Engines, engine
@@ -24,3 +26,23 @@ settings.load_profile("moderntensor")
 def twins() -> tuple[Engines, Engines]:
     """Both twins (pure, compiled), for tests that compare them."""
     return Engines("pure"), Engines("compiled")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--loop uvloop`` runs what is awaited in this process on uvloop."""
+    parser.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The plugin asks for loops wherever there is a hook, so that there is one only on demand."""
+    if config.getoption("--loop") == "uvloop":
+        config.pluginmanager.register(_OnUvloop())
+
+
+class _OnUvloop:
+    def pytest_asyncio_loop_factories(
+        self,
+    ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+        import uvloop
+
+        return {"uvloop": uvloop.new_event_loop}

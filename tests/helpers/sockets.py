@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from moderntensor.backend import framing
@@ -104,18 +106,74 @@ class Client:
 
 
 class Clock:
-    """Moves the running loop's time on, so that no test waits for a deadline."""
+    """Moves the running loop's time on, so that no test waits for a deadline.
+
+    asyncio's loop asks itself for the time; of others, whose timers are out of reach, it notes what
+    is to come, and calls it itself.
+    """
 
     def __init__(self) -> None:
-        loop: Any = asyncio.get_running_loop()
-        real, self._ahead = loop.time, 0.0
-        loop.time = lambda: real() + self._ahead
+        self._loop: Any = asyncio.get_running_loop()
+        self._asks_itself = isinstance(self._loop, asyncio.BaseEventLoop)
+        self._ahead = 0.0
+        self._noted: dict[int, tuple[float, asyncio.TimerHandle, Callable[[], object]]] = {}
+        self._numbers = itertools.count()
+        real = self._loop.time
+        self._loop.time = lambda: real() + self._ahead
+        if not self._asks_itself:
+            self._later = self._loop.call_later
+            self._loop.call_later, self._loop.call_at = self._call_later, self._call_at
+
+    def _call_at(self, when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        return self._call_later(when - self._loop.time(), *args, **options)
+
+    def _call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, **options: Any
+    ) -> asyncio.TimerHandle:
+        number = next(self._numbers)
+
+        def due() -> None:
+            self._noted.pop(number, None)
+            callback(*args)
+
+        handle: asyncio.TimerHandle = self._later(max(0.0, delay), due, **options)
+        self._noted[number] = self._loop.time() + delay, handle, due
+        return handle
+
+    @property
+    def pending(self) -> list[asyncio.TimerHandle]:
+        """Of the loop's timers, those that are still to come."""
+        if self._asks_itself:
+            return [handle for handle in self._loop._scheduled if not handle.cancelled()]
+        self._noted = {n: note for n, note in self._noted.items() if not note[1].cancelled()}
+        return [handle for _, handle, _ in self._noted.values()]
 
     async def advance(self, seconds: float) -> None:
         """Everything that was due by then has happened when this returns."""
         self._ahead += seconds
         for _ in range(5):
+            for when, handle, due in sorted(self._noted.values(), key=lambda note: note[0]):
+                if when <= self._loop.time() and not handle.cancelled():
+                    handle.cancel()
+                    due()
             await asyncio.sleep(0)
+
+
+async def open_descriptors() -> int:
+    """How many this process has open, when the loop has opened all that it keeps for itself: uvloop
+    one more with the first server, either one with the first thread."""
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, str)
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    server.close()
+    await server.wait_closed()
+    for _ in range(3):  # its socket is closed in a turn of its own
+        await asyncio.sleep(0)
+    return _descriptors()
+
+
+def _descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

@@ -7,11 +7,11 @@ import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.rawpeer import QUIET, RawPeer, quiet_node, raw_listener, until
+from helpers.sockets import open_descriptors
 from helpers.sync_nodes import extend, grown
 
 from moderntensor.blockchain.chain_types import HeadChanged
@@ -57,10 +57,6 @@ def deaf_port() -> Iterator[int]:
 async def leave_when_told(raw: RawPeer) -> None:
     await raw.read_goodbye()
     await raw.close()
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/dev/fd").iterdir()))
 
 
 # --- dialling ----------------------------------------------------------------------------------
@@ -159,8 +155,7 @@ async def test_a_bootstrap_name_of_our_own_is_dialled_once(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_start_that_is_cancelled_leaves_nothing(turns: int) -> None:
-    await asyncio.get_running_loop().run_in_executor(None, str)  # what the loop itself opens
-    descriptors = open_descriptors()
+    descriptors = await open_descriptors()
     node = P2PNode(config=QUIET)
     starting = asyncio.ensure_future(node.start())
     for _ in range(turns):
@@ -168,9 +163,8 @@ async def test_a_start_that_is_cancelled_leaves_nothing(turns: int) -> None:
     starting.cancel()
     await asyncio.wait([starting])
     await node.stop()
-    await asyncio.sleep(0)
     assert not node.running
-    assert open_descriptors() == descriptors
+    assert await open_descriptors() == descriptors
 
 
 @pytest.mark.parametrize("turns", [1, 2, 4, 6, 8])

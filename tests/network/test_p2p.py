@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.rawpeer import QUIET, RawPeer, quiet_node, raw_listener, until
+from helpers.sockets import open_descriptors
 
 from moderntensor.config import NodeConfig
 from moderntensor.errors import ConfigError, ConnectError, NetworkError
@@ -42,12 +42,6 @@ from moderntensor.runtime import Runtime
 LOOPBACK = "127.0.0.1"
 
 
-def open_descriptors() -> list[str]:
-    """What the process has open; nothing where the system does not say."""
-    here = Path("/proc/self/fd")
-    return sorted(entry.name for entry in here.iterdir()) if here.exists() else []
-
-
 async def read_and_close(raw: RawPeer) -> int | None:
     async with raw:
         return await raw.read_goodbye()
@@ -75,7 +69,7 @@ async def test_two_nodes_meet_and_part() -> None:
 
 
 async def test_nothing_is_left_of_a_node() -> None:
-    descriptors = open_descriptors()
+    descriptors = await open_descriptors()
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     for _ in range(2):
         async with quiet_node() as one, quiet_node() as two:
@@ -103,7 +97,7 @@ async def test_nothing_is_left_of_a_node() -> None:
         assert await asyncio.gather(*strangers) == [None, DisconnectCode.SHUTTING_DOWN]
         assert asyncio.all_tasks() == tasks
         assert set(threading.enumerate()) == threads
-    assert open_descriptors() == descriptors
+    assert await open_descriptors() == descriptors
 
 
 async def test_a_node_can_start_again_and_stop_twice() -> None:

@@ -161,14 +161,13 @@ async def test_who_is_told_to_stay_away_does_so_within_reason(told: int) -> None
 async def test_a_socket_that_meets_itself_is_nobody() -> None:
     """TCP connects a socket to itself if it dials the port that it dials from."""
     async with quiet_node() as node:
-        itself = socket.socket()
-        itself.setblocking(False)
-        itself.bind((LOOPBACK, 0))
-        port = itself.getsockname()[1]
+        with socket.create_server((LOOPBACK, 0)) as taken:
+            port = taken.getsockname()[1]
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(itself, (LOOPBACK, port))
         handshake = node.gate.dial(None)
-        await loop.create_connection(lambda: handshake.connection, sock=itself)
+        await loop.create_connection(
+            lambda: handshake.connection, LOOPBACK, port, local_addr=(LOOPBACK, port)
+        )
         await until(lambda: handshake.done)
         assert "nobody is there" in str(handshake.error)
         assert node.book.learn(LOOPBACK, port, b"x" * 32, 0, LOOPBACK)  # not taken for our own
