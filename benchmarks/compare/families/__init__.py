@@ -14,4 +14,5 @@ NAMES = (
     "idle",
     "sync",
     "growth",
+    "metrics",
 )
