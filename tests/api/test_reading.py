@@ -17,6 +17,7 @@ from moderntensor.blockchain.proofs import AccountProof
 from moderntensor.blockchain.tables import BODIES, META, META_EARLIEST, block_key, height_key
 from moderntensor.client import model
 from moderntensor.network.sync import SyncPhase
+from moderntensor.node import FullNode
 
 
 def address(number: int = 0) -> str:
@@ -76,6 +77,25 @@ async def test_numbers_that_a_reader_would_round(pair: Scene) -> None:
     assert (await pair.get(f"/v1/transactions/{dear.hash.hex()}"))["gas_price"] == "7"
     dearer = transfer(pair.node, gas_price=2**53 + 1)
     assert transaction_view(dearer).gas_price == "9007199254740993"
+
+
+async def test_who_asks_for_metrics_together_gets_the_same(
+    served: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scrapes, may_go_on = [0], asyncio.Event()
+
+    async def slow(node: FullNode) -> bytes:
+        assert node is served.node
+        scrapes[0] += 1
+        await may_go_on.wait()
+        return b"scrape %d" % scrapes[0]
+
+    monkeypatch.setattr("moderntensor.metrics.scrape", slow)
+    asking = [asyncio.ensure_future(served.get("/metrics")) for _ in range(5)]
+    await until(lambda: len(served.api._context.scraped._asking) == 5)
+    may_go_on.set()
+    assert await asyncio.gather(*asking) == ["scrape 1"] * 5
+    assert await served.get("/metrics") == "scrape 2"  # nothing is kept
 
 
 async def test_ready_only_while_it_follows(pair: Scene) -> None:
