@@ -539,7 +539,8 @@ async def test_pings_measure_and_bring_the_head() -> None:
             ping = await raw.read(PingMessage)
             raw.send(PongMessage(nonce=ping.nonce, best_height=height, best_hash=b"h" * 32))
             await until(lambda height=height: node.peers[raw.address].best_height == height)
-        assert 0 < (node.peers[raw.address].latency or 0) < WAIT
+        latency = node.peers[raw.address].latency
+        assert latency is not None and 0 <= latency < WAIT  # the clock of some loops counts in ms
 
 
 @pytest.mark.parametrize("answer", [False, True], ids=["silent", "other nonce"])
