@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 # Threads that hang at the same time; twice as many as look up names in a node that is well.
 DETACHED_THREADS: Final = 16
+# Pieces of bulk work for each worker thread, that which it does included: another is there when
+# it has done one, and whatever else is run waits for these at most.
+BULK_PER_WORKER: Final = 2
 
 
 class SignatureMemo(Protocol):
@@ -49,6 +52,7 @@ class Runtime:
         self.signatures: SignatureMemo | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._writer: ThreadPoolExecutor | None = None
+        self._bulk = asyncio.Semaphore(BULK_PER_WORKER * self.workers)
         self._detached = threading.BoundedSemaphore(DETACHED_THREADS)
 
     def wall_time(self) -> float:
@@ -70,6 +74,12 @@ class Runtime:
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, partial(function, *args, **kwargs)
         )
+
+    async def run_bulk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, in turn, for work that comes in hundreds of pieces: what `run` is asked for
+        meanwhile does not have to wait for all of them."""
+        async with self._bulk:
+            return await self.run(function, *args, **kwargs)
 
     async def run_writer(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` on the one thread that writes to the store; calls queue in order."""

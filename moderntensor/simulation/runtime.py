@@ -127,6 +127,10 @@ class SimRuntime(Runtime):
         found: T = await outcome
         return found
 
+    async def run_bulk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, for which nothing ever waits."""
+        return await self.run(function, *args, **kwargs)
+
     async def run_writer(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `Runtime`, one after the other; see above."""
         begin = max(self._loop.time(), self._written)

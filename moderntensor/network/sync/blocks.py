@@ -140,7 +140,7 @@ class BodiesJob(Job):
         size = min(max(share, PREPARE_BYTES), PREPARE_BYTES_MOST)
         parts = await asyncio.gather(
             *(
-                self._runtime.run(prepare_bodies, part, self._runtime.signatures)
+                self._runtime.run_bulk(prepare_bodies, part, self._runtime.signatures)
                 for part in slices(bodies, size)
             )
         )

@@ -68,7 +68,7 @@ class HeaderChecker:
         """The index of the first header from `start` on whose signature is bad, if one is."""
         found = await asyncio.gather(
             *(
-                self._runtime.run(
+                self._runtime.run_bulk(
                     verify_header_signatures,
                     batch,
                     i,

@@ -1,0 +1,50 @@
+"""Worker threads: what comes in hundreds of pieces, and what is asked for meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from moderntensor.runtime import BULK_PER_WORKER, Runtime
+
+
+async def test_bulk_work_keeps_nothing_else_waiting() -> None:
+    runtime, done, begin = Runtime(1), list[int | str](), threading.Event()
+
+    def piece(number: int) -> None:
+        begin.wait()
+        done.append(number)
+
+    try:
+        bulk = [asyncio.ensure_future(runtime.run_bulk(piece, number)) for number in range(50)]
+        await asyncio.sleep(0)
+        asked = asyncio.ensure_future(runtime.run(done.append, "asked"))
+        await asyncio.sleep(0)
+        begin.set()
+        await asyncio.gather(*bulk, asked)
+    finally:
+        begin.set()
+        runtime.close()
+    assert done.index("asked") == BULK_PER_WORKER
+    assert [number for number in done if number != "asked"] == list(range(50))
+
+
+async def test_bulk_work_that_is_given_up_leaves_its_turn() -> None:
+    runtime, done, begin = Runtime(1), list[int](), threading.Event()
+
+    def piece(number: int) -> None:
+        begin.wait()
+        done.append(number)
+
+    try:
+        bulk = [asyncio.ensure_future(runtime.run_bulk(piece, number)) for number in range(50)]
+        await asyncio.sleep(0)
+        for given_up in bulk[1:-1]:
+            given_up.cancel()
+        await asyncio.sleep(0)
+        begin.set()
+        await bulk[-1]
+    finally:
+        begin.set()
+        runtime.close()
+    assert done == [0, 49]
