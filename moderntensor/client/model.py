@@ -316,7 +316,8 @@ class Traffic(_Model, frozen=True, kw_only=True):
     """Messages and bytes of one type since the node started."""
 
     type: str
-    """A message type's name, or its number in hex where it is an application's."""
+    """A message type's name, after that of its extension where it is an application's
+    (``chat/1 Say``)."""
     messages_received: int
     messages_sent: int
     bytes_received: int

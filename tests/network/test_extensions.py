@@ -20,6 +20,7 @@ from moderntensor.errors import (
     PeerBusyError,
     RequestTimeoutError,
 )
+from moderntensor.metrics import render
 from moderntensor.network.budget import EXTENSION_BASE, PEER_BASE, Account, ByteBudget, Holder
 from moderntensor.network.extensions import (
     MAX_EXTENSION_CAP,
@@ -483,3 +484,11 @@ async def test_whole_nodes_take_them_beside_their_chain() -> None:
         assert peer.extensions == {"chat/1"}
         assert {"chat/1", "sync/1", "relay/1"} <= peer.capabilities
         assert (await peer.request(GetLog(room="tea"))).status == Status.NOT_FOUND
+        text = render(one).decode()
+        for sample in (
+            'messages_total{direction="sent",type="chat/1 GetLog"} 1.0',
+            'messages_total{direction="received",type="chat/1 Log"} 1.0',
+            'request_seconds_count{type="chat/1 GetLog"} 1.0',
+        ):
+            assert f"\nmoderntensor_{sample}\n" in text
+        assert 'type="0x' not in text
