@@ -36,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The plugin asks for loops wherever there is a hook, so that there is one only on demand."""
     if config.getoption("--loop") == "uvloop":
+        if not hasattr(config.hook, "pytest_asyncio_loop_factories"):
+            raise pytest.UsageError("--loop uvloop needs pytest-asyncio 1.4 or newer")
         config.pluginmanager.register(_OnUvloop())
 
 
