@@ -299,7 +299,7 @@ async def _body(request: web.BaseRequest, found: Route) -> Any:
                 parts.append(part)
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {BODY_TIME:.0f} s") from None
-    except (web.RequestPayloadError, ConnectionError) as error:
+    except web.RequestPayloadError as error:
         raise Refusal(400, "the body is not what its headers say") from error
     try:
         return msgspec.json.decode(b"".join(parts), type=found.body)
