@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import msgspec
 
-from ..errors import BadAnswerError, ConfigError, NodeRefusedError, NodeUnreachableError
+from ..errors import BadAnswerError, ConfigError
 from ..runtime import Runtime
-from .events import PASSING, EventStream
+from .events import EventStream
 from .model import (
     Account,
     AddBan,
@@ -20,13 +20,10 @@ from .model import (
     Block,
     Header,
     HeaderList,
-    HeadEvent,
     Mempool,
-    MissedEvent,
     NodeStatus,
     Peer,
     PeerList,
-    ReorganisationEvent,
     Submitted,
     SubmitTransaction,
     SyncState,
@@ -35,6 +32,7 @@ from .model import (
     TransactionList,
 )
 from .transport import Transport, path_of
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from ..blockchain.proofs import AccountProof
@@ -50,9 +48,10 @@ T = TypeVar("T")
 class Client:
     """A node that runs somewhere, asked over HTTP. Use it in an ``async with``, or `close` it.
 
-    Connections are kept alive and shared by all calls, which may run at the same time. Hashes,
-    node ids and addresses are given as bytes or as hex, with or without 0x. Every call raises
-    `NodeUnreachableError`, `NodeRefusedError` or `BadAnswerError`, all of them `ClientError`.
+    Connections are kept alive and shared by all calls, which may run at the same time: eight do,
+    others wait for them. Hashes, node ids and addresses are given as bytes or as hex, with or
+    without 0x. Every call raises `NodeUnreachableError`, `NodeRefusedError` or `BadAnswerError`,
+    all of them `ClientError`.
     """
 
     def __init__(
@@ -79,6 +78,7 @@ class Client:
         )
         self._random = (runtime or Runtime()).random
         self._streams: list[EventStream] = []
+        self._waiting = Waiting(self.events, self._random)
 
     @property
     def node(self) -> str:
@@ -191,22 +191,13 @@ class Client:
     async def wait_for_transaction(self, tx_hash: bytes | str) -> Transaction:
         """The transaction, once it is in a block. Waits as long as it takes, over restarts of the
         node too: put ``asyncio.timeout`` around it. NodeRefusedError (404) if the node no longer
-        knows it, neither in a block nor waiting."""
-        async with self.events() as events:
-            await events.connect()  # first, so that no head is missed
-            while True:
-                try:
-                    found = await self.transaction(tx_hash)
-                    if found.height is not None:
-                        return found
-                except NodeUnreachableError:
-                    pass  # the events come back when the node does
-                except NodeRefusedError as error:
-                    if error.status not in PASSING:
-                        raise
-                async for event in events:
-                    if isinstance(event, HeadEvent | ReorganisationEvent | MissedEvent):
-                        break
+        knows it, neither in a block nor waiting. All who wait share one stream of events."""
+
+        async def look() -> Transaction | None:
+            found = await self.transaction(tx_hash)
+            return None if found.height is None else found
+
+        return await self._waiting.until(look)
 
     # --- accounts ------------------------------------------------------------------------------
 

@@ -29,11 +29,13 @@ class EventParser:
     """Feed it bytes as they come. Holds at most `MAX_EVENT` bytes of an event that has not ended.
 
     Lines end with LF, CR or both; comments, unknown fields and events without data are left out;
-    bytes that are no UTF-8 become U+FFFD.
+    bytes that are no UTF-8 become U+FFFD. `settled_id` is the id of what has ended so far, events
+    without data too; None before the first.
     """
 
     def __init__(self) -> None:
-        self.last_id = ""
+        self.settled_id: str | None = None
+        self._last_id: str | None = None
         self._buffer = bytearray()
         self._begun = False
         self._after_cr = False
@@ -42,9 +44,13 @@ class EventParser:
         self._held = 0
 
     def feed(self, data: bytes) -> Iterator[ServerEvent]:
-        """The events that end in `data`. EventTooLongError where one does not."""
+        """The events that end in `data`, to be taken to the last one; the time that it takes is
+        proportional to the bytes. EventTooLongError where one does not end."""
+        # Only what is new can hold the end of a line: the rest has been looked through.
+        ends = max(data.rfind(b"\n"), data.rfind(b"\r"))
+        whole = 0 if ends < 0 else len(self._buffer) + ends + 1
         self._buffer += data
-        for line in self._lines():
+        for line in self._lines(whole):
             if line:
                 self._held += len(line)
                 if self._held > MAX_EVENT:
@@ -55,35 +61,23 @@ class EventParser:
         if self._held + len(self._buffer) > MAX_EVENT:
             raise EventTooLongError(f"an event of more than {MAX_EVENT} bytes")
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self, whole: int) -> list[bytes]:
+        """Those in the first `whole` bytes, which end with the end of a line."""
         if not self._begun:
             if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
-                return
+                return []
             self._begun = True
             if self._buffer.startswith(_BOM):
                 del self._buffer[: len(_BOM)]
-        start = 0
-        buffer = self._buffer
-        if self._after_cr and buffer:
-            self._after_cr = False
-            start = buffer[0] == 0x0A
-        try:
-            while True:
-                feed, back = buffer.find(b"\n", start), buffer.find(b"\r", start)
-                ends = [end for end in (feed, back) if end >= 0]
-                if not ends:
-                    return
-                end = min(ends)
-                line = bytes(buffer[start:end])
-                start = end + 1
-                if end == back:
-                    if start == len(buffer):
-                        self._after_cr = True  # whether LF follows, only the next bytes tell
-                    elif buffer[start] == 0x0A:
-                        start += 1
-                yield line
-        finally:
-            del buffer[:start]
+                whole = max(whole - len(_BOM), 0)
+        if not whole:
+            return []
+        lines = bytes(self._buffer[:whole])
+        del self._buffer[:whole]
+        if self._after_cr and lines[0] == 0x0A:
+            lines = lines[1:]
+        self._after_cr = lines.endswith(b"\r")  # whether LF follows, only the next bytes tell
+        return lines.splitlines()  # of bytes: at LF, CR and both, nowhere else
 
     def _field(self, line: str) -> None:
         name, _, value = line.partition(":")
@@ -93,11 +87,12 @@ class EventParser:
         elif name == "event":
             self._name = value
         elif name == "id" and "\0" not in value:
-            self.last_id = value
+            self._last_id = value
 
     def _dispatch(self) -> ServerEvent | None:
         data, name = self._data, self._name
         self._data, self._name, self._held = [], "", 0
+        self.settled_id = self._last_id
         if not data:
             return None
-        return ServerEvent(name or "message", "\n".join(data), self.last_id)
+        return ServerEvent(name or "message", "\n".join(data), self._last_id or "")

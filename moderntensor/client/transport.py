@@ -31,9 +31,11 @@ __all__ = ["MAX_ANSWER", "Transport", "path_of", "quoted"]
 MAX_ANSWER: Final = 16 * 1024 * 1024
 MAX_PROBLEM: Final = 64 * 1024  # bytes of an answer that says why not
 MAX_TOKEN: Final = 4096  # characters
-MAX_CONNECTIONS: Final = 8  # kept alive to the node; events take one of them each
+MAX_CALLS: Final = 8  # under way at a time, on connections that are kept alive; others wait
+MAX_STREAMS: Final = 64  # of events, each on a connection of its own
 MAX_DETAIL: Final = 500  # characters of a node's words that an error repeats
 MAX_RETRY_AFTER: Final = 3600.0  # seconds; whoever asks for more is not believed
+LONGEST_OBEYED: Final = 60.0  # seconds of it that are waited unasked: the node may be back sooner
 _CHUNK: Final = 64 * 1024
 
 _log = logging.getLogger("moderntensor.client")
@@ -69,7 +71,10 @@ class Transport:
         self._token_file = token_file
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._calls = asyncio.Semaphore(MAX_CALLS)
         self._closed = False
+        self.streams = 0
+        """Connections that events have."""
         parts = urlsplit(self.node)
         if (token or token_file) and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             _log.warning("the token goes to %s unencrypted: https would hide it", self.node)
@@ -83,21 +88,20 @@ class Transport:
         *,
         accept_status: tuple[int, ...] = (),
     ) -> Answer:
-        """One request and its whole answer, within the time limit. Answers other than 2xx and
-        `accept_status` raise NodeRefusedError."""
+        """One request and its whole answer, within the time limit, in which it may wait for a
+        connection. Answers other than 2xx and `accept_status` raise NodeRefusedError."""
         said = f"{method} {path}"
+        problem = f"not asked: {MAX_CALLS} other calls took all of {self.timeout:g} s"
         try:
-            async with (
-                asyncio.timeout(self.timeout),
-                self.open(method, path, query, body) as response,
-            ):
-                if response.status // 100 == 2 or response.status in accept_status:
-                    return Answer(response.status, await self.read(said, response, MAX_ANSWER))
-                raise await self.refusal(said, response)
+            async with asyncio.timeout(self.timeout), self._calls:
+                problem = f"no answer within {self.timeout:g} s"
+                async with self.open(method, path, query, body) as response:
+                    if response.status // 100 == 2 or response.status in accept_status:
+                        found = await self.read(said, response, MAX_ANSWER)
+                        return Answer(response.status, found)
+                    raise await self.refusal(said, response)
         except TimeoutError:
-            raise NodeUnreachableError(
-                self.node, said, f"no answer within {self.timeout:g} s"
-            ) from None
+            raise NodeUnreachableError(self.node, said, problem) from None
         except aiohttp.ClientError as error:
             raise self.unreachable(said, error) from error
 
@@ -154,6 +158,9 @@ class Transport:
         """What an error of the connection means."""
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             problem = f"its certificate is not accepted: {error.certificate_error}"
+        elif isinstance(error, aiohttp.ClientConnectorSSLError):
+            # Its number is OpenSSL's own, no error of the system.
+            problem = "does not speak TLS as it should: is it http:// rather than https://?"
         elif isinstance(error, aiohttp.ClientConnectorError):
             number, text = error.os_error.errno, error.os_error.strerror
             reason = os.strerror(number) if number and number > 0 else text or "no route"
@@ -177,7 +184,7 @@ class Transport:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=MAX_CONNECTIONS, ssl=True if self._tls is None else self._tls
+                    limit=MAX_CALLS + MAX_STREAMS, ssl=True if self._tls is None else self._tls
                 ),
                 auto_decompress=False,  # no small answer becomes a large one
                 cookie_jar=aiohttp.DummyCookieJar(),

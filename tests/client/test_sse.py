@@ -52,3 +52,37 @@ def test_an_event_without_end_is_not_held(piece: bytes) -> None:
     with pytest.raises(EventTooLongError):
         for _ in range(2 * MAX_EVENT // len(piece) + 8):
             list(parser.feed(piece))
+
+
+def test_the_time_for_lines_is_proportional_to_them() -> None:
+    """Counted, not measured: a search that begins anew at each line looks at n² bytes."""
+    looked_at = 0
+
+    class Counted(bytes):
+        def rfind(self, *given: object) -> int:
+            nonlocal looked_at
+            looked_at += len(self)
+            return bytes.rfind(self, *given)
+
+    parser = EventParser()
+    parser._buffer = NoSearch()
+    pieces = [b"\n" * 1000, b"data: x", b"\n\n", b"y" * 1000]
+    found = [event for piece in pieces for event in parser.feed(Counted(piece))]
+    assert [event.data for event in found] == ["x"]
+    assert looked_at <= 2 * sum(map(len, pieces))
+
+
+class NoSearch(bytearray):
+    """What has come before is not searched again."""
+
+    def find(self, *given: object) -> int:
+        raise AssertionError("searched again")
+
+    rfind = index = find
+
+
+def test_an_id_holds_without_data_too() -> None:
+    parser = EventParser()
+    assert list(parser.feed(b": hello\n\n")) == [] and parser.settled_id is None
+    assert list(parser.feed(b"id: a-7\n")) == [] and parser.settled_id is None
+    assert list(parser.feed(b"\nid: a-8\ndata: x\n")) == [] and parser.settled_id == "a-7"
