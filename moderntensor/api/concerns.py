@@ -102,7 +102,7 @@ def _clock(node: FullNode) -> list[Concern]:
 def _sync(node: FullNode, *, has_state: bool) -> list[Concern]:
     found = []
     waiting = node.sync.status.waiting
-    if waiting is not None:
+    if waiting is not None and not produces_alone(node):
         found.append(
             Concern(
                 code="sync_waiting",

@@ -11,6 +11,7 @@ from ..network.bans import Ban
 from ..network.peer import Peer
 from ..network.text import printable
 from ..node import FullNode
+from .concerns import produces_alone
 from .limits import MAX_EXACT, PAGE_BYTES
 
 __all__ = [
@@ -108,14 +109,17 @@ def peer_view(node: FullNode, peer: Peer) -> model.Peer:
 
 
 def sync_view(node: FullNode) -> model.SyncState:
-    """What the sync is doing now."""
+    """What the sync is doing now. Its heights take in the blocks that the node made itself; who
+    makes them alone waits for nobody."""
     status = node.sync.status
+    head = node.chain.head.height
+    current = max(status.current_height, head)
     return model.SyncState(
         phase=status.phase.value,
         start_height=status.start_height,
-        header_height=status.header_height,
-        current_height=status.current_height,
-        target_height=status.target_height,
+        header_height=max(status.header_height, current),
+        current_height=current,
+        target_height=max(status.target_height, current),
         progress=status.progress,
         eta=status.eta_seconds,
         headers_per_second=status.headers_per_second,
@@ -123,7 +127,7 @@ def sync_view(node: FullNode) -> model.SyncState:
         transactions_per_second=status.transactions_per_second,
         bytes_received=status.bytes_received,
         peers=status.peers,
-        waiting=status.waiting,
+        waiting=None if produces_alone(node) else status.waiting,
         pivot_height=status.pivot_height,
         accounts_done=status.accounts_done,
         accounts_total=status.accounts_total,
