@@ -210,7 +210,9 @@ class Mempool:
             cost -= replaced.cost
             size -= replaced.size
         if cost > account.balance:
-            raise _invalid(transaction, "balance", f"{account.balance}, {cost} are needed")
+            raise _invalid(
+                transaction, "balance", f"the account has {account.balance}, {cost} are needed"
+            )
         if size > self._sender_bytes:
             raise _invalid(transaction, "full", f"{size} bytes of one sender would wait")
         self._arrivals += 1

@@ -27,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)  # by itself it would leave temporary files
     try:
-        code = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        code = app(
+            list(sys.argv[1:] if arguments is None else arguments),
+            prog_name="moderntensor",  # however it was started: completion and usage name it
+            standalone_mode=False,
+        )
     except typer.TyperException as error:
         return _usage_error(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from .output import AsJson, bad_option, console, count, duration, emit, seconds_of, size, working
+from .output import AsJson, console, count, duration, emit, seconds_of, size, working
 from .remote import (
     DataDirectory,
     Node,
@@ -28,6 +28,14 @@ app = typer.Typer(
     invoke_without_command=True,
 )
 
+
+class Above(NamedTuple):
+    """What stood before the command below ``peers``: it means the same there."""
+
+    node: str | None
+    as_json: bool
+
+
 Address = Annotated[str, typer.Argument(metavar="HOST:PORT", help="As the list has it.")]
 Key = Annotated[
     str,
@@ -42,16 +50,14 @@ def peers(context: typer.Context, node: Node = DEFAULT_NODE, as_json: AsJson = F
     """Show the peers of a running node, connect, part, ban and unban."""
     if context.invoked_subcommand is None:
         show(node, as_json)
-    elif as_json:
-        raise bad_option("--json", f"stands after {context.invoked_subcommand!r}")
     else:
-        context.obj = node if _was_given(context, "node") else None
+        context.obj = Above(node if _was_given(context, "node") else None, as_json)
 
 
 @app.command("list")
 def list_them(context: typer.Context, node: Node = DEFAULT_NODE, as_json: AsJson = False) -> None:
     """List the peers, the one that answers fastest on top."""
-    show(_chosen(context, node), as_json)
+    show(_chosen(context, node), _in_json(context, as_json))
 
 
 @app.command("add")
@@ -70,7 +76,7 @@ def add(
             lambda client: client.add_peer(address),
             token_in(token_file, data),
         )
-    if as_json:
+    if _in_json(context, as_json):
         emit_model(peer)
     else:
         console().print(f"connected to {peer.node_id} at {plain(peer.address)}", markup=False)
@@ -89,7 +95,7 @@ def drop(
     ask(
         _chosen(context, node), lambda client: client.drop_peer(address), token_in(token_file, data)
     )
-    if as_json:
+    if _in_json(context, as_json):
         emit({"dropped": address})
     else:
         console().print(f"parted from {plain(address)}", markup=False)
@@ -115,7 +121,7 @@ def ban(
         lambda client: client.ban(whom, seconds, reason),
         token_in(token_file, data),
     )
-    if as_json:
+    if _in_json(context, as_json):
         emit_model(made)
     else:
         console().print(f"banned {plain(made.key)} for {duration(made.seconds_left)}", markup=False)
@@ -132,7 +138,7 @@ def unban(
 ) -> None:
     """End the ban of WHOM, as `bans` lists it."""
     ask(_chosen(context, node), lambda client: client.unban(whom), token_in(token_file, data))
-    if as_json:
+    if _in_json(context, as_json):
         emit({"unbanned": whom})
     else:
         console().print(f"lifted the ban of {plain(whom)}", markup=False)
@@ -143,7 +149,7 @@ def bans(context: typer.Context, node: Node = DEFAULT_NODE, as_json: AsJson = Fa
     """List who is banned, the one whose ban ends first on top."""
     found = ask(_chosen(context, node), lambda client: client.bans())
     found.sort(key=lambda ban: (ban.seconds_left, ban.key))
-    if as_json:
+    if _in_json(context, as_json):
         emit_model(found)
         return
     if not found:
@@ -202,7 +208,13 @@ def peer_table(peers: list[Peer], *, narrow: bool = False) -> Table:
 def _chosen(context: typer.Context, node: str) -> str:
     """`peers --node URL list` means the same as `peers list --node URL`."""
     above = context.obj
-    return above if isinstance(above, str) and not _was_given(context, "node") else node
+    if isinstance(above, Above) and above.node is not None and not _was_given(context, "node"):
+        return above.node
+    return node
+
+
+def _in_json(context: typer.Context, as_json: bool) -> bool:
+    return as_json or (isinstance(context.obj, Above) and context.obj.as_json)
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

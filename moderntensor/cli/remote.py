@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -23,6 +24,7 @@ __all__ = [
     "hex_digits",
     "plain",
     "token_in",
+    "url_of",
 ]
 
 TOKEN_FILE: Final = "http.token"  # noqa: S105 - a file's name
@@ -31,7 +33,10 @@ T = TypeVar("T")
 Node = Annotated[
     str,
     typer.Option(
-        "--node", metavar="URL", envvar="MODERNTENSOR_NODE", help="The HTTP API of the node."
+        "--node",
+        metavar="URL",
+        envvar="MODERNTENSOR_NODE",
+        help="The HTTP API of the node: a URL, or HOST:PORT as its --http has it.",
     ),
 ]
 TokenFile = Annotated[
@@ -58,10 +63,15 @@ def ask(node: str, work: Callable[[Client], Awaitable[T]], token_file: Path | No
     from ..client import Client  # noqa: PLC0415 - an extra; help needs none
 
     async def run() -> T:
-        async with Client(node, token_file=token_file) as client:
+        async with Client(url_of(node), token_file=token_file) as client:
             return await work(client)
 
     return asyncio.run(run())
+
+
+def url_of(node: str) -> str:
+    """``HOST:PORT`` as a URL; anything else as it is, for the client to judge."""
+    return f"http://{node}" if re.fullmatch(r"[^/:@]+:[0-9]+|\[[^/@\]]+\]:[0-9]+", node) else node
 
 
 def emit_model(value: Any, *, line: bool = False) -> None:

@@ -56,7 +56,9 @@ def phase_line(told: NodeStatus, sync: SyncState) -> str:
     """What it does, and how far it is with that."""
     line: str = told.phase
     if told.producing:
-        line += ", makes blocks"
+        # Who makes the blocks alone waits for nothing.
+        alone = told.phase in ("idle", "waiting") and not sync.waiting
+        line = "makes blocks" if alone else f"{line}, makes blocks"
     if not told.has_state:
         line += ", its accounts are not here yet"
     if told.phase in ("headers", "state", "blocks"):

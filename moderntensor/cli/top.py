@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,11 @@ from .top_display import Look, View, line_of
 if TYPE_CHECKING:
     from ..client import Client
 
-QUIT_KEYS: Final = frozenset(b"qQ\x1b\x03\x04")  # escape, Ctrl-C and Ctrl-D too
+QUIT_KEYS: Final = re.compile(rb"[qQ\x03\x04]")  # Ctrl-C and Ctrl-D too
+# What arrows, function keys and wheels send begins with escape and may have a Q in it (F2).
+_SEQUENCE: Final = re.compile(rb"\x1b(?:O[ -~]|\[[0-?]*[ -/]*[@-~])")
+_UNFINISHED: Final = re.compile(rb"\x1b(?:O|\[[0-?]*[ -/]*)?\Z")
+_MAX_HELD: Final = 64  # bytes of a sequence that does not end
 # Refusals that no waiting heals.
 _LASTING: Final = frozenset({400, 401, 403, 404, 405})
 
@@ -49,7 +54,7 @@ async def _watch(client: Client, interval: float, looks: int | None, as_json: bo
     view = View(client.node)
     view.take(await _look(client), asyncio.get_running_loop().time())  # must be there at first
     out = console()
-    if as_json or not out.is_terminal:
+    if as_json or not out.is_terminal or out.is_dumb_terminal:  # nothing stays in place there
         while True:
             if as_json:
                 emit_model(view.as_dict(), line=True)
@@ -101,6 +106,20 @@ async def _look_again(client: Client, view: View) -> None:
         view.miss(error, now())
 
 
+class Keys:
+    """What is typed, however it is cut."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def quit(self, pressed: bytes) -> bool:
+        """Whether a key is among them that ends the picture."""
+        alone = _SEQUENCE.sub(b"", self._held + pressed)
+        unfinished = _UNFINISHED.search(alone)
+        self._held = unfinished.group()[:_MAX_HELD] if unfinished else b""
+        return QUIT_KEYS.search(alone) is not None
+
+
 @contextmanager
 def _on_quit_key(until_key: asyncio.Timeout) -> Iterator[None]:
     """Ends `until_key` when a key is pressed that ends the picture; without a keyboard, or where
@@ -117,9 +136,11 @@ def _on_quit_key(until_key: asyncio.Timeout) -> Iterator[None]:
     keyboard = sys.stdin.fileno()
     loop = asyncio.get_running_loop()
 
+    keys = Keys()
+
     def read() -> None:
-        keys = os.read(keyboard, 64)
-        if not keys or QUIT_KEYS.intersection(keys):
+        pressed = os.read(keyboard, 64)
+        if not pressed or keys.quit(pressed):
             loop.remove_reader(keyboard)
             until_key.reschedule(loop.time())
 

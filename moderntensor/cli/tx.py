@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError, InvalidTransactionError, ModernTensorError
-from .output import AsJson, console, count, seconds_of, show, working
+from .output import AsJson, console, count, emit, seconds_of, show, working
 from .remote import (
     DataDirectory,
     Node,
@@ -70,35 +70,39 @@ def send(
     recipient, attached = hex_digits("--to", to, 20), hex_digits("--input", payload)
     seconds = seconds_of("--timeout", patience)
 
-    async def work(client: Client) -> tuple[Submitted, Transaction | None]:
+    handed_in: Submitted | None = None
+
+    async def work(client: Client) -> Transaction | None:
+        nonlocal handed_in
         with working("asking the node for nonce and chain id") as say:
             signed = await _signed(
                 client, key, recipient, value, attached, gas_price, gas_limit, nonce, chain_id
             )
             say("handing it in")
-            submitted = await client.submit(signed)
+            handed_in = await client.submit(signed)
             if not wait:
-                return submitted, None
-            say(f"{submitted.hash} waits for a block")
+                return None
+            say(f"{handed_in.hash} waits for a block")
             try:
                 async with asyncio.timeout(seconds):
-                    return submitted, await client.wait_for_transaction(submitted.hash)
+                    return await client.wait_for_transaction(handed_in.hash)
             except TimeoutError:
                 raise ModernTensorError(
-                    f"transaction {submitted.hash} was handed in, and is in no block after "
+                    f"transaction {handed_in.hash} was handed in, and is in no block after "
                     f"{seconds} s: moderntensor tx show tells when it is"
                 ) from None
 
-    submitted, found = ask(node, work, token_in(token_file, data))
+    found = None
+    try:
+        found = ask(node, work, token_in(token_file, data))
+    finally:
+        # However the waiting ended, an interrupt too: it is on its way, and its hash is known.
+        if handed_in is not None and found is None:
+            _tell_handed_in(handed_in, as_json, wait=wait)
     if found is not None:
         _show(found, as_json)
         if found.succeeded is False:
             raise typer.Exit(1)
-    elif as_json:
-        emit_model(submitted)
-    else:
-        peers = f"{submitted.sent_to} peer{'' if submitted.sent_to == 1 else 's'}"
-        console().print(f"{submitted.hash} handed in, {peers} told")
 
 
 @app.command("show")
@@ -145,6 +149,15 @@ async def _signed(
     if gas_limit is not None and gas_limit < signed.intrinsic_gas:
         raise InvalidTransactionError("gas-limit", f"it costs {signed.intrinsic_gas} gas")
     return signed
+
+
+def _tell_handed_in(submitted: Submitted, as_json: bool, *, wait: bool) -> None:
+    if as_json:
+        told = {"hash": submitted.hash, "sent_to": submitted.sent_to}
+        emit({**told, "height": None} if wait else told)
+    else:
+        peers = f"{submitted.sent_to} peer{'' if submitted.sent_to == 1 else 's'}"
+        console().print(f"{submitted.hash} handed in, {peers} told")
 
 
 def _show(found: Transaction, as_json: bool) -> None:

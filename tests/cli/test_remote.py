@@ -26,7 +26,6 @@ from helpers.command import (
 from moderntensor.blockchain.crypto import KeyPair, sha256
 from moderntensor.blockchain.key_files import save_key
 from moderntensor.cli.devnet import derive_keys
-from moderntensor.cli.lazy import COMMANDS
 
 NOBODY = "http://127.0.0.1:1"
 
@@ -57,7 +56,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     succeed("chain", "new", net, "--blocks", "3", *options)
     (payer, *_) = derive_keys(sha256(b"tests"), "account", 4)
     save_key(net / "payer.key", payer)
-    with running(*start(net)) as node:
+    with running(*start(net), patience=240) as node:  # for all tests
         url = json.loads(node.line_with('"http"'))["url"]
         node.line_with('"status"')
         yield Served(url, net / "data", net / "payer.key", payer, node)
@@ -69,6 +68,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def test_a_node_from_the_terminal(served: Served) -> None:
     at, token = ("--node", served.url), ("--data", str(served.data))
+    host = served.url.removeprefix("http://")  # as --http has it
     payer, payee = served.payer.address.hex(), "0x" + "ab" * 20
     send = ("tx", "send", "--key", served.key, "--to", payee, "--value", "12345", *at, *token)
     status, as_json, sent, nobody, bans, banned, listed, unbanned = run_each(
@@ -80,7 +80,7 @@ def test_a_node_from_the_terminal(served: Served) -> None:
             ("peers", "bans", *at),
             ("peers", "ban", "10.0.0.0/8", "--for", "2h", "--reason", "noisy", *at, *token),
             ("peers", "--node", served.url, "bans"),
-            ("peers", "unban", "10.0.0.0/8", "--json", *at, *token),
+            ("peers", "--json", "--node", host, "unban", "10.0.0.0/8", *token),
         ]
     )
     told = json.loads(printed(as_json))
@@ -96,13 +96,15 @@ def test_a_node_from_the_terminal(served: Served) -> None:
     assert "noisy" in printed(listed)
     assert json.loads(printed(unbanned)) == {"unbanned": "10.0.0.0/8"}
 
-    shown, account, proved, again, other_chain = run_each(
+    shown, account, proved, again, other_chain, late, poor = run_each(
         [
             ("tx", "show", transaction["hash"], *at),
             ("account", "show", payee, *at),
             ("account", "show", payee, "--prove", *at),
             (*send, "--json"),
             (*send, "--chain-id", "2"),
+            (*send, "--wait", "--timeout", "0", "--json"),
+            (*send, "--value", str(2**127)),
         ]
     )
     assert f"{transaction['height']}, position 0" in printed(shown)
@@ -112,6 +114,9 @@ def test_a_node_from_the_terminal(served: Served) -> None:
     assert "compare its hash" in printed(proved)
     assert len(json.loads(printed(again))["hash"]) == 64
     assert complaint_of(other_chain).startswith("--chain-id 2: node http")
+    assert (late.returncode, json.loads(late.stdout)["height"]) == (1, None)
+    assert json.loads(late.stdout)["hash"] in late.stderr
+    assert "rule 'balance': the account has " in complaint_of(poor)
 
 
 def test_what_is_in_the_way_is_one_line_with_a_hint(served: Served, tmp_path: Path) -> None:
@@ -119,6 +124,7 @@ def test_what_is_in_the_way_is_one_line_with_a_hint(served: Served, tmp_path: Pa
     cases: list[tuple[tuple[str | Path, ...], int, str]] = [
         (("status", "--node", NOBODY), 1, "refused (is it running? moderntensor node --data DIR"),
         (("top", "--node", NOBODY), 1, "--http 127.0.0.1:1; another one: --node URL)"),
+        (("status", "--node", served.url.replace("http:", "https:")), 1, "is it http:// rather"),
         (("status", "--node", "nowhere"), 1, "needs a URL such as http://127.0.0.1:8645"),
         (("peers", "drop", "1.2.3.4:5", *at), 1, "(the token is in the node's data directory"),
         (("peers", "unban", "8.8.8.8", *at, "--data", served.data), 1, "404"),
@@ -127,12 +133,28 @@ def test_what_is_in_the_way_is_one_line_with_a_hint(served: Served, tmp_path: Pa
         (("tx", "show", "xy", *at), 2, "HASH"),
         (("account", "show", "12", *at), 2, "ADDRESS"),
         (("account", "show", "00" * 20, "--block", "11" * 32, *at), 1, "not the one trusted"),
-        (("peers", "--json", "list"), 2, "stands after 'list'"),
         (("statsu",), 2, "Did you mean 'status'"),
     ]
     results = run_each(arguments for arguments, _, _ in cases)
     for (arguments, code, text), result in zip(cases, results, strict=True):
         assert text in complaint_of(result, code=code), arguments
+
+
+def test_top_prints_lines_where_nothing_stays_in_place(served: Served) -> None:
+    main, side = pty.openpty()
+    command = [*PYTHON, "top", "--node", served.url, "--interval", "0.2", "--count", "2"]
+    with subprocess.Popen(
+        command, stdin=side, stdout=side, stderr=side, env=environment(TERM="dumb")
+    ) as process:
+        os.close(side)
+        seen = b""
+        while seen.count(b" peers") < 2:
+            assert select.select([main], [], [], 30)[0], seen
+            seen += os.read(main, 65536)
+        assert process.wait(30) == 0
+    os.close(main)
+    # Alone, it waits for nobody.
+    assert seen.startswith(b"makes blocks: block ") and b"\x1b" not in seen
 
 
 def test_top_without_a_terminal_prints_lines(served: Served) -> None:
@@ -180,81 +202,3 @@ def test_top_goes_on_when_the_node_returns(tmp_path: Path) -> None:
                 assert second["status"]["started_at"] > first["status"]["started_at"]
                 assert second["status"]["node_id"] == first["status"]["node_id"]
                 again.stop()
-
-
-# --- JSON of what asks no node -------------------------------------------------------------
-
-
-def test_other_commands_print_json_too(net: Path, tmp_path: Path) -> None:
-    address = "0x" + "00" * 20
-    results = run_each(
-        [
-            ("chain", "inspect", net, "--json"),
-            ("chain", "inspect", net, "--block", "7", "--json"),
-            ("chain", "inspect", net, "--account", address, "--json"),
-            ("chain", "verify", net, "--json"),
-            ("keys", "new", tmp_path / "a.key", "--json"),
-            ("keys", "show", tmp_path / "a.key", "--json"),
-            ("state", "prove", net, address, "--out", tmp_path / "proof", "--json"),
-            ("state", "check", tmp_path / "proof", "--json"),
-            ("simulate", "--list", "--json"),
-        ]
-    )
-    told = [json.loads(printed(result)) for result in results]
-    chain, block, account, verified, made, shown, proved, checked, scenarios = told
-    assert chain["height"] == verified["height"] == 30 and verified["verified"]
-    assert block["height"] == 7 and len(block["transactions"]) == 2
-    assert account["balance"] == "0" and not checked["exists"]
-    assert made == shown
-    assert proved["block_hash"] == checked["block_hash"] == chain["head_hash"]
-    assert (proved["trusted"], checked["trusted"]) == (True, False)
-    assert {"name", "about", "parameters"} == set(scenarios[0])
-
-
-# --- completion ----------------------------------------------------------------------------
-
-
-INSTALLED = "import sys; sys.argv[0] = 'moderntensor'; from moderntensor.cli import main; main()"
-
-
-@pytest.mark.parametrize(
-    "shell", ["bash", *(pytest.param(each, marks=pytest.mark.long) for each in ("zsh", "fish"))]
-)
-def test_shells_complete_commands_and_options(shell: str) -> None:
-    """What the script that they load runs, with the words typed so far."""
-
-    def complete(instruction: str, words: str) -> str:
-        return subprocess.run(
-            [PYTHON[0], "-c", INSTALLED],
-            env=environment(
-                _MODERNTENSOR_COMPLETE=f"{instruction}_{shell}",
-                _TYPER_COMPLETE_ARGS=words,
-                _TYPER_COMPLETE_FISH_ACTION="get-args",
-                COMP_WORDS=words,
-                COMP_CWORD=str(len(words.split(" ")) - 1),
-            ),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        ).stdout
-
-    assert "_MODERNTENSOR_COMPLETE=complete_" + shell in complete("source", "")
-    found = complete("complete", "moderntensor st")
-    assert "status" in found and "state" in found and "demo" not in found
-    if shell == "bash":
-        assert "--chain-id" in complete("complete", "moderntensor tx send --ch")
-
-
-def test_starting_imports_only_what_is_asked_for() -> None:
-    """The version and a completion are answered without chain, network and engines' rules."""
-    code = (
-        "import sys; from moderntensor.cli import main; main(['--version']); "
-        "print(sorted(m for m in sys.modules if m.startswith(('moderntensor.n', 'asyncio', "
-        "'moderntensor.blockchain', 'moderntensor.client', 'aiohttp', 'rich.'))))"
-    )
-    done = subprocess.run(
-        [PYTHON[0], "-c", code], env=environment(), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[1] == "[]"
-    assert list(COMMANDS)[:3] == ["status", "peers", "top"]

@@ -121,8 +121,10 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: str | Path, cwd: Path | None = None) -> Iterator[Running]:
-    """The command in the background; killed at the end, or when it hangs."""
+def running(
+    *arguments: str | Path, cwd: Path | None = None, patience: float = PATIENCE
+) -> Iterator[Running]:
+    """The command in the background; killed at the end, or after `patience` seconds."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # So are the background jobs of a script started, and children inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -134,7 +136,7 @@ def running(*arguments: str | Path, cwd: Path | None = None) -> Iterator[Running
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog = threading.Timer(patience, process.kill)
         watchdog.start()
         try:
             yield Running(process)
