@@ -45,9 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     for arm, cost in found["costs"].items():
         print(
             f"{run.SAYS[arm]}:\n  rate {Ratio(**cost['rate']).change}, processor time "
-            f"{Ratio(**cost['processor']).change}, {cost['requests_per_second']:.1f} requests a "
-            f"second, {cost['failures']} of them in vain, the slowest answer in "
-            f"{cost['slowest_answer'] * 1000:.0f} ms: "
+            f"{Ratio(**cost['processor']).change}, of it the event loop's {cost['loop']:+.1%}; "
+            f"{cost['requests_per_second']:.1f} requests a second, {cost['failures']} in vain, "
+            f"the slowest answer in {cost['slowest_answer'] * 1000:.0f} ms: "
             f"{'held' if cost['met'] else 'MISSED'}, at most {cost['most']:.0%} of the rate"
         )
     text = json.dumps(found, indent=1) + "\n"

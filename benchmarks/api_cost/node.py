@@ -27,11 +27,15 @@ async def run(setup: dict[str, Any]) -> None:
         listen_host="127.0.0.1", listen_port=0, discovery=False, map_size=MAP_SIZE
     )
     node = FullNode(Path(setup["data"]), setup["genesis"], settings=settings)
-    ended: asyncio.Future[tuple[float, float]] = loop.create_future()
+    ended: asyncio.Future[tuple[float, float, float]] = loop.create_future()
+
+    def now() -> tuple[float, float, float]:
+        """Seconds of the clock, of all threads' processor time, and of the loop's."""
+        return loop.time(), time.process_time(), time.thread_time()
 
     def synced() -> None:
         if not ended.done():
-            ended.set_result((loop.time(), time.process_time()))
+            ended.set_result(now())
 
     node.sync.on_sync_complete = synced
     async with AsyncExitStack() as running:
@@ -44,14 +48,15 @@ async def run(setup: dict[str, Any]) -> None:
             url = (await running.enter_async_context(ApiServer(node, port=0))).url
         say(url=url)
         await commands.readline()
-        clock, processor = loop.time(), time.process_time()
+        began = now()
         for port in setup["ports"]:
             await node.p2p.connect_peer("127.0.0.1", port)
-        at, used = await ended
+        seconds, processor, of_loop = (b - a for a, b in zip(began, await ended, strict=True))
         head = node.chain.head
         say(
-            seconds=at - clock,
-            processor=used - processor,
+            seconds=seconds,
+            processor=processor,
+            loop=of_loop,
             height=head.height,
             hash=head.hash.hex(),
             peers=len(node.p2p.peers),

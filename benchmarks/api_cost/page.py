@@ -32,13 +32,14 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         f"{found['processors']}. Page: {found['page']}. {found['machine']}."
     )
     yield ""
-    yield "| Node | Rate | Processor time | Requests a second | Allowed | |"
-    yield "|---|---|---|---|---|---|"
+    yield "| Node | Rate | Processor time | of it the loop's | Requests/s | Allowed | |"
+    yield "|---|---|---|---|---|---|---|"
     for arm, cost in found["costs"].items():
         yield (
             f"| {SAYS[arm]} | {Ratio(**cost['rate']).change} | "
-            f"{Ratio(**cost['processor']).change} | {cost['requests_per_second']:.1f} | "
-            f"{-cost['most']:.0%} | {'held' if cost['met'] else '**missed**'} |"
+            f"{Ratio(**cost['processor']).change} | {cost['loop']:+.1%} | "
+            f"{cost['requests_per_second']:.1f} | {-cost['most']:.0%} | "
+            f"{'held' if cost['met'] else '**missed**'} |"
         )
 
 

@@ -213,7 +213,8 @@ def said(sample: dict[str, Any]) -> str:
     )
     return (
         f"{sample['rate']:,.0f} blocks/s in {sample['seconds']:.1f} s, "
-        f"processor {sample['processor']:.2f} s{'; ' if seen else ''}{seen}"
+        f"processor {sample['processor']:.2f} s, {sample['loop']:.2f} of it the loop's"
+        f"{'; ' if seen else ''}{seen}"
     )
 
 
@@ -228,12 +229,15 @@ def judged(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
             Ratio.of([s[figure] for s in samples], [s[figure] for s in found[PLAIN]])
             for figure in ("rate", "processor")
         )
+        loop, plain = (median(s["loop"] for s in of) for of in (samples, found[PLAIN]))
+        whole = median(s["processor"] for s in found[PLAIN])
         asked = [sum(c["answers"] for c in s["counts"].values()) / s["seconds"] for s in samples]
         failures = sum(int(c["failures"]) for s in samples for c in s["counts"].values())
         slowest = [c.get("slowest", 0.0) for s in samples for c in s["counts"].values()]
         costs[arm] = {
             "rate": asdict(rate),
             "processor": asdict(processor),
+            "loop": (loop - plain) / whole,
             "most": ARMS[arm].most,
             "met": 1 - rate.middle <= ARMS[arm].most and not failures,
             "requests_per_second": median(asked),

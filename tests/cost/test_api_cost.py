@@ -21,7 +21,10 @@ from moderntensor.node import FullNode
 
 
 def sample(rate: float, processor: float = 10.0, **counts: dict[str, float]) -> dict[str, Any]:
-    return {"rate": rate, "processor": processor, "seconds": 10.0, "counts": counts}
+    loop = processor - 9.0
+    return {
+        "rate": rate, "processor": processor, "loop": loop, "seconds": 10.0, "counts": counts
+    }  # fmt: skip
 
 
 def test_a_ratio_is_of_medians_and_says_how_far_it_can_be_trusted() -> None:
@@ -46,6 +49,7 @@ def test_a_cost_above_its_mark_is_missed(rate: float, failures: int, met: bool) 
     costs = run.judged({"plain": [sample(100.0)] * 3, "metrics": [watched] * 3})
     assert costs["metrics"]["met"] is met
     assert costs["metrics"]["processor"]["middle"] == pytest.approx(1.05)
+    assert costs["metrics"]["loop"] == pytest.approx(0.05)
     assert costs["metrics"]["requests_per_second"] == 0.5
     assert costs["metrics"]["slowest_answer"] == 0.25
 
@@ -69,7 +73,7 @@ def test_page_gets_the_table(tmp_path: Path) -> None:
     page.write(found, path)
     text = path.read_text(encoding="utf-8")
     assert "plain 200 blocks/s, 10.0 s a sync" in text
-    assert "| -3.5% (-3.5% to -3.5%) | +2.0% (+2.0% to +2.0%) | 0.0 | -5% | held |" in text
+    assert "| -3.5% (-3.5% to -3.5%) | +2.0% (+2.0% to +2.0%) | +2.0% | 0.0 | -5% | held |" in text
     assert "old" not in text and text.endswith(f"{page.END}\nend\n")
 
 
