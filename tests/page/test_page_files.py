@@ -119,3 +119,8 @@ def test_contrast(theme: str) -> None:
     for drawn in ("first", "second", "focus"):
         for ground in ("ground", "card"):
             assert contrast(colours[drawn], colours[ground]) >= 3, (drawn, ground)
+
+
+def test_nothing_on_the_page_moves_for_ever() -> None:
+    # One endless animation of a dot costs a browser without a GPU a fifth of a core.
+    assert "infinite" not in STYLE
