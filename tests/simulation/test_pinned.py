@@ -31,6 +31,9 @@ PINNED: list[tuple[str, int, dict[str, Any]]] = [
     # who could not place them yet: tests/network/test_news_score.py, "a whole branch".
     ("forks", 233, {}),
     ("forks", 309, {}),
+    # Full honest nodes parted from an eclipsed one within a second, before it had asked them for
+    # anything: tests/sync/test_follow.py, "whom an old head made us dial".
+    ("eclipse", 366, {}),
     # A skeleton's last header was signed by nobody: a minute was lost, and nobody was to blame:
     # tests/sync/test_sync_liars.py, "a pin that no validator signed".
     ("sync_hostile", 20, {}),

@@ -28,6 +28,7 @@ from moderntensor.blockchain.validation import BlockValidator
 from moderntensor.network.budget import Kind
 from moderntensor.network.messages import DisconnectCode
 from moderntensor.network.p2p import P2PNode
+from moderntensor.network.purpose import Purpose
 from moderntensor.network.sync import SyncManager, SyncPhase
 from moderntensor.network.sync.follow import MAX_WAITING
 
@@ -56,6 +57,17 @@ async def test_new_blocks_are_followed_one_by_one() -> None:
         assert heights == list(range(51, 59))
         assert sync.status.phase is SyncPhase.FOLLOWING
         assert len(sync.node.peers) == 1
+
+
+async def test_whom_an_old_head_made_us_dial_is_asked_at_once() -> None:
+    """A full node parts from newcomers: that one may be here for a second."""
+    source = grown(50)
+    settings = SETTINGS.replace(follow_interval=3600.0)
+    async with serving(source) as server, syncing(settings=settings) as sync:
+        await asyncio.sleep(0.05)  # what follows has begun to wait
+        dialer = sync.node.discovery._dialer
+        await dialer.connect("127.0.0.1", server.listen_port, None, Purpose.EXTRA)
+        await until(lambda: sync.chain.head == source.head)
 
 
 async def test_a_gap_is_filled() -> None:

@@ -19,6 +19,7 @@ from ...errors import (
 )
 from ..blame import is_late, offence_of_rule
 from ..peer import Peer
+from ..purpose import Purpose
 from .settle import settled
 from .status import SyncPhase
 
@@ -70,6 +71,7 @@ class Follower:
         """Listen to the node and follow until `stop`."""
         self._node.on_new_block = self._announced
         self._node.gossip.on_claim = self._claimed
+        self._node.on_peer_connected.append(self._connected)
         self._task = asyncio.create_task(self._follow(), name="sync-follow")
         self._task.add_done_callback(_log_failure)
 
@@ -84,6 +86,8 @@ class Follower:
         """Nothing runs any more."""
         self._node.on_new_block = None
         self._node.gossip.on_claim = None
+        if self._connected in self._node.on_peer_connected:
+            self._node.on_peer_connected.remove(self._connected)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -114,6 +118,12 @@ class Follower:
         """A peer knows of more than one block can bring: ask it by a locator, now."""
         self._pool.notify()
         self._wake.set()
+
+    def _connected(self, peer: Peer) -> None:
+        """One that was dialled because our head looks old is asked at once: it may be full, and
+        part from us for the next who comes."""
+        if peer.purpose is Purpose.EXTRA and peer.best_height > self._chain.head.height:
+            self._wake.set()
 
     async def new_block(self, block: Block, peer: Peer) -> bool:
         """Import a block now; catch up with its sender where its parent is not known."""
