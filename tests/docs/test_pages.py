@@ -24,6 +24,7 @@ NOT_RUN = {
     "docs/index.md": 1,
     "docs/performance.md": 1,
     "docs/simulation.md": 3,
+    "docs/soak.md": 1,
     "docs/testing.md": 1,
     "docs/tutorial.md": 1,
 }

@@ -164,6 +164,9 @@ class Said:
     peers: list[model.Peer] = field(default_factory=list)
     warnings: list[model.Concern] = field(default_factory=list)
     sync: model.SyncState = field(default_factory=sync)
+    height: int = HEIGHT
+    producing: bool = False
+    block_time: int = 5
     traffic: list[model.Traffic] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     refuse: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
@@ -173,13 +176,23 @@ class Said:
         if path.startswith("v1/blocks/"):
             return block()
         said: dict[str, msgspec.Struct] = {
-            "v1/status": status(self.peers, self.warnings),
+            "v1/status": self.status(),
             "v1/sync": self.sync,
             "v1/peers": model.PeerList(peers=self.peers),
             "v1/traffic": model.TrafficList(types=self.traffic),
-            "v1/headers": model.HeaderList(headers=[header(HEIGHT - n) for n in range(12)]),
+            "v1/headers": model.HeaderList(headers=[header(self.height - n) for n in range(12)]),
         }
         return said.get(path)
+
+    def status(self) -> model.NodeStatus:
+        head = model.Head(height=self.height, hash=hexed(self.height), timestamp=NOW, age=2.0)
+        return msgspec.structs.replace(
+            status(self.peers, self.warnings),
+            head=head,
+            phase=self.sync.phase,
+            producing=self.producing,
+            block_time=self.block_time,
+        )
 
     async def handle(self, request: web.Request) -> web.Response:
         path = request.path.lstrip("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -92,8 +93,21 @@ async def served(said: Said) -> AsyncIterator[str]:
         yield base
 
 
-async def filled(page: Opened) -> None:
+async def filled_blocks(page: Opened) -> None:
     await page.until("() => document.querySelectorAll('#blocks tbody tr').length > 0")
+
+
+async def peaks(page: Opened) -> tuple[float, float]:
+    """Of blocks and transactions per second, as the charts say them."""
+    said: list[str] = await page.page.evaluate(
+        "[...document.querySelectorAll('.summary')].map((summary) => summary.innerText)"
+    )
+    blocks, transactions = (re.findall(r"peak ([0-9.]+)", text) for text in said[:2])
+    return float(blocks[0]), float(transactions[0])
+
+
+async def filled(page: Opened) -> None:
+    await filled_blocks(page)
     await page.until("() => document.querySelectorAll('.chart .dot').length > 0")
 
 
@@ -323,3 +337,37 @@ async def test_the_bar_says_how_far_and_how_long(said: Said, served: str) -> Non
         assert await page.page.locator("#sentence").inner_text() == (
             f"Following the chain, at block {HEIGHT:,}"
         )
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "followed"])
+async def test_rates_are_those_of_the_head_where_no_events_come(
+    said: Said, served: str, alone: bool
+) -> None:
+    """As for one listener too many; and for a node that makes the blocks by itself."""
+    said.block_time = 1
+    if alone:
+        said.peers, said.producing = [], True
+        said.sync = sync(
+            phase="waiting", waiting=None, blocks_per_second=0.0, transactions_per_second=0.0
+        )
+    async with browser() as running, opened(running, served) as page:
+        await filled_blocks(page)
+        expected = "Making blocks alone" if alone else "Following the chain"
+        assert (await page.page.locator("#sentence").inner_text()).startswith(expected)
+        for _ in range(4):
+            said.height += 3
+            await page.page.wait_for_timeout(2000)
+        blocks, transactions = await peaks(page)
+        assert 0.5 < blocks < 5
+        assert transactions > 0.5
+        said.height += 40  # of which the last twelve are told
+        await page.page.wait_for_timeout(4500)
+        assert (await peaks(page))[0] > 5
+
+
+async def test_who_waits_for_peers_is_told_so_once(said: Said, served: str) -> None:
+    said.peers = []
+    said.sync = sync(phase="waiting", waiting="no peers are connected")
+    async with browser() as running, opened(running, served) as page:
+        await page.until("() => document.getElementById('sentence').innerText.includes('peers')")
+        assert await page.page.locator("#detail").inner_text() == "No peers are connected."

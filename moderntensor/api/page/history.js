@@ -38,8 +38,9 @@ export class Recorder {
   transactions = new History();
   bytes = new History();
   #traffic = null;
-  #heads = [];
-  #since = null; // when heads were first listened for
+  #heads = []; // how high the head was when; the first is from before the slots that are looked at
+  #counts = new Map(); // transactions by height
+  #since = null; // when the head was first seen
 
   constructor(store) {
     store.subscribe((_, changed) => this.#note(store, changed));
@@ -51,32 +52,54 @@ export class Recorder {
       for (const history of [this.blocks, this.transactions, this.bytes]) history.clear();
       this.#traffic = null;
       this.#heads = [];
+      this.#counts.clear();
       this.#since = null;
     }
-    if (changed.has("headEvent") && store.headEvent !== null) {
-      this.#heads.push({ at: now, transactions: store.headEvent.transactions });
-    }
+    if (changed.has("head") || changed.has("headers")) this.#noteHeads(store, now);
     if (changed.has("sync") && store.sync !== null) {
-      const rates = store.sync.phase === "following" ? this.#following(store, now) : store.sync;
+      const rates = follows(store) ? this.#following(store, now) : store.sync;
       if (rates !== null) {
         this.blocks.add(now, [rates.blocks_per_second]);
-        this.transactions.add(now, [rates.transactions_per_second]);
+        if (rates.transactions_per_second !== null) {
+          this.transactions.add(now, [rates.transactions_per_second]);
+        }
       }
     }
     if (changed.has("traffic") && store.traffic !== null) this.#flow(store.traffic, now);
   }
 
-  /** The rates of a few slots, by the heads that were told; null before one has passed. */
+  /** Heads are not counted but measured: several may come at once, and not all are told of. */
+  #noteHeads(store, now) {
+    const { head, headers, counts } = store;
+    for (const header of head === null ? headers : [...headers, head]) {
+      const count = counts.get(header.hash) ?? header.transactions ?? null;
+      if (count !== null) this.#counts.set(header.height, count);
+    }
+    const last = this.#heads.at(-1);
+    if (head === null || head.height === last?.height) return;
+    if (head.height < last?.height) this.#heads = [];
+    this.#heads.push({ at: now, height: head.height });
+    this.#since ??= now;
+  }
+
+  /** The rates of a few slots; null before one has passed. That of transactions is null where
+   * those of a block are not known. */
   #following(store, now) {
     const slot = Math.max(1, store.status?.block_time ?? 1);
-    this.#since ??= now;
-    if (now - this.#since < slot) return null;
+    if (this.#since === null || now - this.#since < slot) return null;
     const span = Math.min(BLOCKS_LOOKED_BACK * slot, now - this.#since);
-    this.#heads = this.#heads.filter(({ at }) => at > now - span);
-    const sum = this.#heads.reduce((total, head) => total + head.transactions, 0);
+    while (this.#heads.length > 1 && this.#heads[1].at <= now - span) this.#heads.shift();
+    const from = this.#heads[0].height;
+    const to = this.#heads.at(-1).height;
+    for (const height of this.#counts.keys()) if (height <= from) this.#counts.delete(height);
+    let sum = 0;
+    for (let height = from + 1; height <= to && sum !== null; height += 1) {
+      const count = this.#counts.get(height);
+      sum = count === undefined ? null : sum + count;
+    }
     return {
-      blocks_per_second: this.#heads.length / span,
-      transactions_per_second: sum / span,
+      blocks_per_second: (to - from) / span,
+      transactions_per_second: sum === null ? null : sum / span,
     };
   }
 
@@ -90,4 +113,9 @@ export class Recorder {
     const seconds = now - last.at;
     this.bytes.add(now, [(next.in - last.in) / seconds, (next.out - last.out) / seconds]);
   }
+}
+
+/** Whether the head is moved by single blocks, a node's own too where it makes them alone. */
+function follows({ status, sync }) {
+  return sync.phase === "following" || (status?.producing && ["waiting", "idle"].includes(sync.phase));
 }

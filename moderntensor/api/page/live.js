@@ -18,6 +18,8 @@ export class Live {
   #timer = null;
   #wait = FIRST_WAIT;
   #busy = false;
+  #again = null; // milliseconds: asked to ask again while asking
+  #paused = false;
   #close = null;
   #streaming = false;
   #streamWait = STREAM_WAIT;
@@ -33,6 +35,7 @@ export class Live {
 
   start() {
     document.addEventListener("visibilitychange", () => this.#visibility());
+    this.#visibility(); // it may have been opened where nobody looks
     this.retry();
   }
 
@@ -42,6 +45,7 @@ export class Live {
   }
 
   #schedule(delay) {
+    if (this.#busy) this.#again = Math.min(delay, this.#again ?? delay);
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#ask(), delay);
   }
@@ -50,12 +54,14 @@ export class Live {
     clearTimeout(this.#hiddenTimer);
     if (document.hidden) {
       this.#hiddenTimer = setTimeout(() => this.#pause(), HIDDEN_FOR);
-    } else if (this.#store.connection.state === "paused") {
+    } else if (this.#paused) {
+      this.#paused = false;
       this.retry();
     }
   }
 
   #pause() {
+    this.#paused = true;
     clearTimeout(this.#timer);
     this.#endStream();
     this.#connection({ state: "paused" });
@@ -75,11 +81,13 @@ export class Live {
       await this.#askAll();
       this.#wait = FIRST_WAIT;
     } catch (error) {
-      delay = this.#failed(error);
+      if (!this.#paused) delay = this.#failed(error);
     } finally {
       this.#busy = false;
     }
-    if (this.#store.connection.state !== "paused") this.#schedule(delay);
+    delay = this.#again ?? delay;
+    this.#again = null;
+    if (!this.#paused) this.#schedule(delay);
   }
 
   /** Returns milliseconds until the next question. */
@@ -98,6 +106,7 @@ export class Live {
 
   async #askAll() {
     const status = await get("status"); // alone at first: a node that is down is asked once
+    if (this.#paused) return; // meanwhile
     const before = this.#store.status;
     if (before !== null && !sameLife(before, status)) {
       this.#endStream();
@@ -137,6 +146,7 @@ export class Live {
       }
     });
     await Promise.all(asked);
+    if (this.#paused) return;
     if (news.headers?.length) [news.head] = news.headers; // asked for later than the status
     this.#store.set(news);
   }
@@ -201,7 +211,7 @@ export class Live {
     } else if (header.hash !== top?.hash) {
       this.#headersSoon ||= this.#store.status?.phase === "following";
     }
-    this.#store.set({ head: header, headEvent: { header, transactions } });
+    this.#store.set({ head: header });
   }
 }
 

@@ -6,7 +6,6 @@ const EMPTY = {
   peers: null,
   traffic: null,
   head: null,
-  headEvent: null,
   headers: [],
   counts: new Map(), // transactions by block hash, as far as events told
   reorganisation: null,

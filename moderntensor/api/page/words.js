@@ -25,11 +25,14 @@ export function sentence(status, sync, head) {
       if (status.producing && !peers) return `Making blocks alone, at block ${height}`;
       if (status.producing) return `Following and making blocks, at block ${height}`;
       return `Following the chain, at block ${height}`;
+    case "idle":
+      if (status.producing) return `Making blocks${peers ? "" : " alone"}, at block ${height}`;
+      return `Idle, at block ${height}`;
     case "waiting":
       if (status.producing && !peers) return `Making blocks alone, at block ${height}`;
       return peers ? `Waiting to sync, at block ${height}` : "Waiting for peers";
-    default:
-      return `Idle, at block ${height}`;
+    default: // of a newer node
+      return `At block ${height}`;
   }
 }
 
@@ -40,7 +43,7 @@ export function detail(status, sync) {
   const { inbound, outbound } = status.places;
   if (inbound + outbound) {
     parts.push(`${several(inbound + outbound, "peer")}: ${outbound} dialled, ${inbound} came.`);
-  } else parts.push("Nobody is connected.");
+  } else if (!sync?.waiting) parts.push("Nobody is connected."); // which is why it waits
   if (sync?.backfilling) {
     parts.push(`Older blocks are being fetched, down from ${count(status.earliest_height)}.`);
   }
