@@ -81,6 +81,7 @@ export class Live {
       await this.#askAll();
       this.#wait = FIRST_WAIT;
     } catch (error) {
+      this.#again = null; // that was the answer
       if (!this.#paused) delay = this.#failed(error);
     } finally {
       this.#busy = false;
