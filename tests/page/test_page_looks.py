@@ -365,6 +365,39 @@ async def test_rates_are_those_of_the_head_where_no_events_come(
         assert (await peaks(page))[0] > 5
 
 
+RECORDED = """async (steps) => {
+    const { Recorder } = await import(steps.source);
+    let now = 0;
+    performance.now = () => 1000 * now;
+    const heard = [];
+    const store = {
+        subscribe: (listener) => heard.push(listener), counts: new Map(), headers: [],
+        head: null, status: { block_time: 2 }, sync: { phase: "following" }, traffic: null,
+    };
+    const recorder = new Recorder(store);
+    for (const [at, height] of steps.heads) {
+        now = at;
+        store.head = { height, hash: String(height), transactions: 0 };
+        heard[0](store, new Set(["status", "head", "sync"]));
+    }
+    return recorder.blocks.samples.map(({ values }) => values[0]);
+}"""
+
+
+async def test_what_came_while_the_node_said_nothing_is_no_rate(served: str) -> None:
+    """A laptop was asleep for an hour: the blocks of that hour did not come at once."""
+    heads = [(at, at // 2) for at in range(0, 60, 2)]
+    heads += [(at, at // 2) for at in range(3660, 3720, 2)]
+    async with browser() as running, opened(running, served) as page:
+        source = await page.page.evaluate(
+            "performance.getEntriesByType('resource').map((r) => r.name)"
+            ".find((name) => name.includes('history'))"
+        )
+        rates = await page.page.evaluate(RECORDED, {"heads": heads, "source": source})
+    assert len(rates) > 25
+    assert max(rates) < 1
+
+
 async def test_who_waits_for_peers_is_told_so_once(said: Said, served: str) -> None:
     said.peers = []
     said.sync = sync(phase="waiting", waiting="no peers are connected")

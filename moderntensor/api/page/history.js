@@ -3,6 +3,7 @@
 export const SPAN = 300; // seconds
 const APART = 0.9; // seconds between samples, at least
 const GAP = 15; // seconds without a sample: a line across them would be invented
+const HEADS_KEPT = 1000; // of which four slots have far fewer, unless the node syncs
 const BLOCKS_LOOKED_BACK = 4; // a rate of blocks that come one per slot is one over some slots
 
 /** Samples of some values over the last `SPAN` seconds; times are in seconds. */
@@ -41,6 +42,7 @@ export class Recorder {
   #heads = []; // how high the head was when; the first is from before the slots that are looked at
   #counts = new Map(); // transactions by height
   #since = null; // when the head was first seen
+  #asked = null; // when the node last said anything
 
   constructor(store) {
     store.subscribe((_, changed) => this.#note(store, changed));
@@ -51,9 +53,11 @@ export class Recorder {
     if (changed.has("reset")) {
       for (const history of [this.blocks, this.transactions, this.bytes]) history.clear();
       this.#traffic = null;
-      this.#heads = [];
-      this.#counts.clear();
-      this.#since = null;
+      this.#forgetHeads();
+    }
+    if (changed.has("status")) {
+      if (now - (this.#asked ?? now) > GAP) this.#forgetHeads(); // who knows when they came
+      this.#asked = now;
     }
     if (changed.has("head") || changed.has("headers")) this.#noteHeads(store, now);
     if (changed.has("sync") && store.sync !== null) {
@@ -68,6 +72,12 @@ export class Recorder {
     if (changed.has("traffic") && store.traffic !== null) this.#flow(store.traffic, now);
   }
 
+  #forgetHeads() {
+    this.#heads = [];
+    this.#counts.clear();
+    this.#since = null;
+  }
+
   /** Heads are not counted but measured: several may come at once, and not all are told of. */
   #noteHeads(store, now) {
     const { head, headers, counts } = store;
@@ -79,6 +89,8 @@ export class Recorder {
     if (head === null || head.height === last?.height) return;
     if (head.height < last?.height) this.#heads = [];
     this.#heads.push({ at: now, height: head.height });
+    if (this.#heads.length > HEADS_KEPT) this.#heads.shift();
+    while (this.#counts.size > HEADS_KEPT) this.#counts.delete(this.#counts.keys().next().value);
     this.#since ??= now;
   }
 
