@@ -52,7 +52,8 @@ class Runtime:
         self.signatures: SignatureMemo | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._writer: ThreadPoolExecutor | None = None
-        self._bulk = asyncio.Semaphore(BULK_PER_WORKER * self.workers)
+        self._bulk: asyncio.Semaphore | None = None  # of the loop that used it last
+        self._bulk_loop: asyncio.AbstractEventLoop | None = None
         self._detached = threading.BoundedSemaphore(DETACHED_THREADS)
 
     def wall_time(self) -> float:
@@ -78,7 +79,13 @@ class Runtime:
     async def run_bulk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, in turn, for work that comes in hundreds of pieces: what `run` is asked for
         meanwhile does not have to wait for all of them."""
-        async with self._bulk:
+        turns, loop = self._bulk, asyncio.get_running_loop()
+        if turns is None or self._bulk_loop is not loop:
+            turns = self._bulk = asyncio.Semaphore(BULK_PER_WORKER * self.workers)
+            self._bulk_loop = loop
+        async with turns:
+            if turns is not self._bulk:  # closed meanwhile, which cancels what `run` has queued too
+                raise asyncio.CancelledError
             return await self.run(function, *args, **kwargs)
 
     async def run_writer(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -114,4 +121,4 @@ class Runtime:
         for pool in (self._pool, self._writer):
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
-        self._pool = self._writer = None
+        self._pool = self._writer = self._bulk = self._bulk_loop = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 
 from moderntensor.runtime import BULK_PER_WORKER, Runtime
 
@@ -48,3 +49,31 @@ async def test_bulk_work_that_is_given_up_leaves_its_turn() -> None:
         begin.set()
         runtime.close()
     assert done == [0, 49]
+
+
+async def test_bulk_work_ends_with_its_runtime() -> None:
+    """What waited for its turn is cancelled, and makes no worker threads anew."""
+    runtime, begin = Runtime(1), threading.Event()
+    bulk = [asyncio.ensure_future(runtime.run_bulk(begin.wait)) for _ in range(10)]
+    await asyncio.sleep(0)
+    threading.Timer(0.05, begin.set).start()
+    runtime.close()
+    for piece in bulk:
+        with suppress(asyncio.CancelledError):
+            await piece
+    assert sum(piece.cancelled() for piece in bulk) == 9
+    assert runtime._pool is None
+
+
+def test_a_runtime_serves_one_loop_after_the_other() -> None:
+    runtime, done = Runtime(1), list[int]()
+
+    async def fill() -> None:
+        await asyncio.gather(*(runtime.run_bulk(done.append, number) for number in range(10)))
+
+    try:
+        for _ in range(2):
+            asyncio.run(fill())
+    finally:
+        runtime.close()
+    assert len(done) == 20
