@@ -211,8 +211,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """As in asyncio."""
         return self.call_at(self.now + delay, callback, *args, context=context)
 
-    def _timer_handle_cancelled(self, _: asyncio.TimerHandle) -> None:
-        """Called by the handle."""
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Called by the handle, also after it has fired: `asyncio.sleep` cancels its own."""
+        if not handle._scheduled:  # type: ignore[attr-defined]
+            return
         self._cancelled_timers += 1
         if self._cancelled_timers > self._compact_at:
             left = 0

@@ -92,6 +92,17 @@ def test_cancelled_timers_neither_fire_nor_hold_time_up_nor_pile_up(loop: Virtua
     assert loop.run_until_complete(main()) < 2000
 
 
+def test_timers_that_have_fired_are_not_counted_as_cancelled(loop: VirtualLoop) -> None:
+    """`asyncio.sleep` cancels its own when it is over."""
+
+    async def main() -> int:
+        for _ in range(10):
+            await asyncio.sleep(1)
+        return loop._cancelled_timers
+
+    assert loop.run_until_complete(main()) == 0
+
+
 def test_timers_fire_in_the_order_of_their_times_however_far_off(loop: VirtualLoop) -> None:
     """Also where slots begin, and where there are none any more."""
     times = [0.0, 0.0625, 0.06249, 1e9, 0.125, 3600.0, 0.0, 1e17, 59.999, 1e9, 1e300]
