@@ -70,6 +70,29 @@ async def test_whom_an_old_head_made_us_dial_is_asked_at_once() -> None:
         await until(lambda: sync.chain.head == source.head)
 
 
+async def test_whom_it_dials_while_it_catches_up_is_asked_next() -> None:
+    """It may be surrounded by those who stall, and is then always catching up."""
+    source, more = grown(50), grown(60)
+    settings = SETTINGS.replace(follow_interval=3600.0)
+    async with serving(source) as one, serving(more) as other, syncing(settings=settings) as sync:
+        follower, go = sync._follower, asyncio.Event()
+        catch_up = follower._catch_up_quietly
+
+        async def slowly() -> None:
+            await catch_up()
+            await go.wait()
+
+        follower._catch_up_quietly = slowly
+        dialer = sync.node.discovery._dialer
+        await dialer.connect("127.0.0.1", one.listen_port, None, Purpose.EXTRA)
+        await until(lambda: sync.chain.head == source.head)
+        (first,) = sync.node.peers
+        await sync.node.disconnect_peer(first)
+        await dialer.connect("127.0.0.1", other.listen_port, None, Purpose.EXTRA)
+        go.set()
+        await until(lambda: sync.chain.head == more.head)
+
+
 async def test_a_gap_is_filled() -> None:
     source = grown(50)
     async with serving(source) as server, syncing() as sync:

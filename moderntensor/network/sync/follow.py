@@ -61,6 +61,7 @@ class Follower:
         self._waiting: deque[Announced] = deque()
         self._due: float | None = None  # Unix time at which a block that came early is admitted
         self._wake = asyncio.Event()
+        self._look = False  # at what peers claim, now
         self._task: asyncio.Task[None] | None = None
         self._catching: asyncio.Task[None] | None = None
         self._changes: deque[HeadChanged] = deque()
@@ -117,13 +118,14 @@ class Follower:
     def _claimed(self, peer: Peer) -> None:
         """A peer knows of more than one block can bring: ask it by a locator, now."""
         self._pool.notify()
+        self._look = True
         self._wake.set()
 
     def _connected(self, peer: Peer) -> None:
         """One that was dialled because our head looks old is asked at once: it may be full, and
         part from us for the next who comes."""
         if peer.purpose is Purpose.EXTRA and peer.best_height > self._chain.head.height:
-            self._wake.set()
+            self._claimed(peer)
 
     async def new_block(self, block: Block, peer: Peer) -> bool:
         """Import a block now; catch up with its sender where its parent is not known."""
@@ -136,16 +138,18 @@ class Follower:
 
     async def _follow(self) -> None:
         while True:
-            self._wake.clear()
-            if not self._waiting:
+            if not self._waiting and not self._look:
+                self._wake.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._pause()):
                         await self._wake.wait()
             if not await self._has_state():
                 while self._waiting:
                     self._waiting.popleft().done.set()
+                self._look = False
                 continue
-            behind = not self._waiting
+            behind = self._look or not self._waiting
+            self._look = False  # who claims more from here on is looked at in the next round
             while self._waiting:
                 announced = self._waiting.popleft()
                 try:
