@@ -98,6 +98,8 @@ __all__ = [
     "TRANSACTION_STALL_TIME",
     "TRIED_BUCKETS",
     "TRIED_BUCKETS_PER_GROUP",
+    "UNKNOWN_BRANCH_BURST",
+    "UNKNOWN_BRANCH_PER_SLOT",
     "UNKNOWN_PARENTS_BURST",
     "UNKNOWN_PARENTS_PER_SLOT",
     "UNREAD_BUSY_REPLIES",
@@ -284,4 +286,8 @@ SILENT_BYTES = 64 * 1024
 # there may be two in each slot.
 UNKNOWN_PARENTS_BURST = 10.0
 UNKNOWN_PARENTS_PER_SLOT = 2.0
+# Of those that stand on the one before: a whole branch, as it is imported by an honest peer, but
+# one validator can sign such a chain without end.
+UNKNOWN_BRANCH_BURST = 1024.0
+UNKNOWN_BRANCH_PER_SLOT = 16.0
 MEMPOOL_UPKEEP = 60.0  # seconds between two looks at how long transactions have waited

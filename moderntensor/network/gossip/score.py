@@ -13,6 +13,8 @@ from ..limits import (
     REPEATS_PER_SECOND,
     SILENT_BYTES,
     TRANSACTION_FETCH_TIMEOUT,
+    UNKNOWN_BRANCH_BURST,
+    UNKNOWN_BRANCH_PER_SLOT,
     UNKNOWN_PARENTS_BURST,
     UNKNOWN_PARENTS_PER_SLOT,
 )
@@ -30,7 +32,8 @@ class NewsScore:
         self._host = host
         self._repeats: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
         self._strays: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
-        self._last_strays: WeakKeyDictionary[Peer, bytes] = WeakKeyDictionary()  # their hashes
+        self._branches: WeakKeyDictionary[Peer, TokenBucket] = WeakKeyDictionary()
+        self._last_strays: WeakKeyDictionary[Peer, BlockHeader] = WeakKeyDictionary()
         self._suspects: WeakSet[Peer] = WeakSet()
         self._heads: WeakKeyDictionary[Peer, int] = WeakKeyDictionary()  # ours, at its last stray
 
@@ -69,20 +72,40 @@ class NewsScore:
         """`peer` has told of a block whose parent nobody has heard of. That is no fault of who
         catches up just before us: then our head moves as well, or it tells of one block upon the
         other, each signed by the validator of its slot."""
-        before, self._last_strays[peer] = self._last_strays.get(peer), header.hash
-        if header.previous_hash == before:
+        slots = max(1, block_time)
+        before, self._last_strays[peer] = self._last_strays.get(peer), header
+        if before is not None and _stands_on(header, before):
+            limit = UNKNOWN_BRANCH_PER_SLOT / slots, UNKNOWN_BRANCH_BURST
+            self._spend(self._branches, limit, peer, header)
             return
         head = 0 if self._host.chain is None else self._host.chain.head.height
         if head > self._heads.get(peer, head):
             self._heads[peer] = head
             return
         self._heads[peer] = head
+        limit = UNKNOWN_PARENTS_PER_SLOT / slots, UNKNOWN_PARENTS_BURST
+        self._spend(self._strays, limit, peer, header)
+
+    def _spend(
+        self,
+        buckets: WeakKeyDictionary[Peer, TokenBucket],
+        limit: tuple[float, float],
+        peer: Peer,
+        header: BlockHeader,
+    ) -> None:
         now = self._host.runtime.loop_time()
-        bucket = self._strays.get(peer)
+        bucket = buckets.get(peer)
         if bucket is None:
-            rate = UNKNOWN_PARENTS_PER_SLOT / max(1, block_time)
-            bucket = self._strays[peer] = TokenBucket(rate, UNKNOWN_PARENTS_BURST, now)
+            bucket = buckets[peer] = TokenBucket(*limit, now)
         if not bucket.take(now):
             peer.punish(
                 Offence.UNKNOWN_PARENT, f"block {header.height} of an unknown parent, again"
             )
+
+
+def _stands_on(header: BlockHeader, before: BlockHeader) -> bool:
+    return (
+        header.previous_hash == before.hash
+        and header.height == before.height + 1
+        and header.timestamp > before.timestamp
+    )
