@@ -121,6 +121,12 @@ class Account:
         return self._budget.allowance(self.holder.outbound)
 
     @property
+    def spare(self) -> bool:
+        """Whether there is room for what may wait for long. Not for all that there is: the share
+        of each is of what is free now, and nobody would be left any when all take theirs."""
+        return self._budget.spare(self.holder.outbound)
+
+    @property
     def over(self) -> bool:
         """Whether it holds more than its share of what goes away by itself, or than an equal share
         where the budget is nearly full: it gets no more for now. Half a frame does not go away by
@@ -226,6 +232,11 @@ class ByteBudget:
         if not outbound and self.held_by_inbound * room > used * self.inbound:
             used, room = self.held_by_inbound, self.inbound
         return self.share if used <= room * 7 // 8 else room // max(1, len(self._accounts))
+
+    def spare(self, outbound: bool) -> bool:
+        """Whether a quarter is free, of what all have and of what inbound peers have."""
+        free = self.held_by_peers <= self.peers * 3 // 4
+        return free and (outbound or self.held_by_inbound <= self.inbound * 3 // 4)
 
     def closed(self, account: Account) -> None:
         """An account was closed."""

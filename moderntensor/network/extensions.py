@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, cast, dataclass_transform
 
-from ..errors import ConfigError
+from ..errors import ConfigError, EncodeError
 from ..wire import cached, record, u16
-from .messages import CAPS, RequestId, StatusCode
+from .messages import CAPS, MessageCodec, RequestId, StatusCode
 from .protocol import FIRST_EXTENSION_TYPE, ExtensionType, Message, Reply, Request, Status
 from .rates import Rate
 
@@ -162,9 +162,10 @@ def _set_up_reply(cls: Any) -> None:
         return None if further is None else further(self)
 
     cls.fault = fault
-    complaint = cls(request_id=1, status=Status.BUSY).fault()
-    if complaint is not None:
-        raise ConfigError(f"{cls.__name__}: cannot refuse: {complaint}")
+    try:
+        MessageCodec.encode(cls(request_id=1, status=Status.BUSY))
+    except EncodeError as error:
+        raise ConfigError(f"cannot refuse: {error}") from error
 
 
 class Extension:

@@ -38,7 +38,8 @@ class Inbox(Generic[P]):
         self._finished = False
         self._full = False
         self.idle = False  # nothing is handled, and nothing waits
-        self.bytes = 0  # of memory, roughly
+        self.bytes = 0  # of memory, roughly, with the message that is being handled
+        self._in_hand = 0  # of that message
         self.discarded = 0
 
     def __len__(self) -> int:
@@ -51,7 +52,7 @@ class Inbox(Generic[P]):
     def put(self, handlers: tuple[Handler[P], ...], message: Message, size: int) -> None:
         """Queue `message` (`size` bytes of memory, roughly) for its handlers."""
         messages = self._messages
-        if len(messages) >= INBOX_MESSAGES or self.bytes > INBOX_BYTES:
+        if len(messages) >= INBOX_MESSAGES or self.bytes - self._in_hand > INBOX_BYTES:
             if self._reading is None or not self._reading.pause(Why.INBOX):
                 self.discarded += 1
                 return
@@ -78,8 +79,7 @@ class Inbox(Generic[P]):
         self._finished = True
         self.idle = False
         if discard:
-            self._messages.clear()
-            self.bytes = 0
+            self._forget()
         self._wake.set()
 
     async def _run(self) -> None:
@@ -87,8 +87,7 @@ class Inbox(Generic[P]):
         count = 0
         while True:
             while messages:
-                handlers, message, size = messages.popleft()
-                self.bytes -= size
+                handlers, message, self._in_hand = messages.popleft()
                 for handler in handlers:
                     try:
                         await handler(peer, message)
@@ -96,6 +95,8 @@ class Inbox(Generic[P]):
                         if ends_us(error):
                             raise
                         self._failed(message, error)
+                self.bytes -= self._in_hand
+                self._in_hand = 0
                 count += 1
                 if count >= _TURN:
                     count = 0
@@ -117,13 +118,17 @@ class Inbox(Generic[P]):
         peer = self._peer
         if isinstance(error, ProtocolViolationError):
             peer.breach(error)
-            self._messages.clear()
-            self.bytes = 0
+            self._forget()
         elif isinstance(error, NetworkError):  # the line failed while it was handled
             peer.log(logging.DEBUG, "%s not handled: %s", message.TYPE.name, error)
         else:  # the handler's fault, not the peer's
             peer.log(logging.ERROR, "a handler of %s failed", message.TYPE.name, exc_info=True)
 
+    def _forget(self) -> None:
+        self._messages.clear()
+        self.bytes = self._in_hand
+
     @property
     def _half_empty(self) -> bool:
-        return len(self._messages) <= INBOX_MESSAGES // 2 and self.bytes <= INBOX_BYTES // 2
+        waiting = self.bytes - self._in_hand
+        return len(self._messages) <= INBOX_MESSAGES // 2 and waiting <= INBOX_BYTES // 2

@@ -181,24 +181,23 @@ class PeerExtensions:
         if issubclass(cls, Reply):
             reply = lane.requests.deliver(cls.TYPE, payload)
             if reply is not None:
-                lane.put(reply, size, room=self._room)
+                lane.put(reply, size, room=self._room_in(lane))
         elif issubclass(cls, Request):
             seconds = self._over(kind, now, size)
-            if seconds or not self._room:
+            if seconds or not self._room_in(lane):
                 lane.refuse(kind, payload, seconds)
             else:
                 request = MessageCodec.decode_as(cls, payload)
                 lane.serving.put(request, OBJECT_BYTES + OBJECT_FACTOR * size)
         elif not self._over(kind, now, size):
-            lane.put(MessageCodec.decode_as(cls, payload), size, room=self._room)
+            lane.put(MessageCodec.decode_as(cls, payload), size, room=self._room_in(lane))
         if lane.held >= GRAIN:
             self._peer.settle()
 
-    @property
-    def _room(self) -> bool:
-        """Whether another message may wait."""
-        held = self.held
-        return held <= GRAIN or held <= self._account.allowance
+    def _room_in(self, lane: _Lane) -> bool:
+        """Whether another message of that extension may wait: one at least, whatever the others
+        have."""
+        return lane.held <= GRAIN or (self._account.spare and self.held <= self._account.allowance)
 
     def _over(self, kind: int, now: float, size: int) -> float:
         """Count a message; seconds to wait if it is over its rate, and 0 if it is not."""

@@ -115,9 +115,14 @@ class Client:
 
     @classmethod
     async def meet(
-        cls, node: P2PNode, *, secure: bool = False, speaks: tuple[str, ...] = ("chat/1",)
+        cls,
+        node: P2PNode,
+        *,
+        secure: bool = False,
+        speaks: tuple[str, ...] = ("chat/1",),
+        number: int = 0x55,
     ) -> Client:
-        """Connect and shake hands, with these capabilities."""
+        """Connect and shake hands, with these capabilities; those in plaintext by `number`."""
         self = cls(*await asyncio.open_connection("127.0.0.1", node.listen_port))
         if secure:
             self._end = end = End(initiator=True)
@@ -127,7 +132,7 @@ class Client:
             while not end.channel.ready:
                 await self._receive()
             self._raw.write(end.take())
-        ours = DIALLER.node_id if secure else b"\x55" * 32
+        ours = DIALLER.node_id if secure else bytes([number]) * 32
         self.send(hello_message(node_id=ours, capabilities=speaks))
         kind, payload = await self.read() or (-1, b"")
         assert kind == MessageType.HELLO

@@ -7,11 +7,12 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.extended import BLOBS, Blob, Client, node_with
 from helpers.rawpeer import RawPeer, quiet_node, until
 
 from moderntensor.config import NodeConfig
@@ -244,6 +245,39 @@ async def test_a_peer_over_its_share_is_told_busy_and_not_read_from_until_it_is_
         assert not peer._reading.paused
         raw.send(GetPeersMessage(request_id=2))
         assert (await raw.read(PeersMessage)).status == Status.OK
+
+
+async def test_nobody_has_to_go_for_handlers_that_hang() -> None:
+    """The peers send no more than they may; what is too much is discarded, and they are not."""
+    go = asyncio.Event()
+
+    async def see(_: Peer, message: Blob) -> None:
+        await go.wait()
+
+    async with (
+        node_with(BLOBS, rate_limits=1000.0, byte_budget=32 << 20, max_inbound=32) as node,
+        AsyncExitStack() as stack,
+    ):
+        node.register_handler(Blob.TYPE, see)
+        clients = [
+            await stack.enter_async_context(
+                await Client.meet(node, speaks=("blobs/1",), number=number)
+            )
+            for number in range(1, 25)
+        ]
+        for _ in range(64):
+            for client in clients:
+                client.send(Blob(data=bytes(4096)))
+            await asyncio.sleep(0)
+        for client in clients:
+            client.send(PingMessage(nonce=1))
+            await client.read_kind(MessageType.PONG)
+        assert len(node.peers) == len(clients)
+        report = node.budget.report()
+        assert report.dropped == 0
+        assert report.by_kind[Kind.EXTENSIONS] > report.peers_cap // 4  # it was put to the test
+        go.set()
+        await until(lambda: not node.budget.report().by_kind[Kind.EXTENSIONS])
 
 
 async def test_who_allows_no_requests_is_asked_none() -> None:

@@ -172,8 +172,19 @@ def test_a_reply_that_could_not_refuse_is_none() -> None:
         def fault(self) -> str | None:
             return None if self.lines else "says nothing"
 
-    with pytest.raises(ConfigError, match="Wordy: cannot refuse: says nothing"):
+    with pytest.raises(ConfigError, match="cannot refuse: Wordy: says nothing"):
         extension_message(LOG, cap=64)(Wordy)
+
+
+def test_a_reply_whose_refusal_is_over_its_cap_is_none() -> None:
+    class Long(Reply):
+        request_id: RequestId
+        status: StatusCode = Status.OK
+        retry_ms: u16 = 0
+        text: str8 = "x" * 60
+
+    with pytest.raises(ConfigError, match="cannot refuse: Long: 68 bytes, at most 64"):
+        extension_message(LOG, cap=64)(Long)
 
 
 # Frames as they have to be for ever: whoever changes one gives the extension another version.

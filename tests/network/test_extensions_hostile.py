@@ -325,6 +325,32 @@ async def test_what_waits_for_applications_is_bounded_and_takes_nothing_of_the_c
         assert not node.reputation.counts.offences
 
 
+async def test_what_is_being_handled_is_counted_and_keeps_no_other_extension_out(
+    secure: bool,
+) -> None:
+    go, heard = asyncio.Event(), list[str]()
+
+    async def hear(_: Peer, message: Say) -> None:
+        heard.append(message.text)
+
+    async def see(_: Peer, message: Blob) -> None:
+        await go.wait()
+
+    async with (
+        node_with(CHAT, BLOBS, secure=secure, rate_limits=1000.0, byte_budget=64 << 20) as node,
+        await Client.meet(node, secure=secure, speaks=("chat/1", "blobs/1")) as client,
+    ):
+        node.register_handler(Say.TYPE, hear)
+        node.register_handler(Blob.TYPE, see)
+        large = Blob(data=bytes(1900 * KIB))
+        client.send(large, Say(room="tea", text="one"), Say(room="tea", text="two"))
+        await until(lambda: heard == ["one", "two"])
+        held = node.budget.report().by_kind[Kind.EXTENSIONS]
+        assert held > 4 * 1900 * KIB > node.budget.share
+        go.set()
+        await until(lambda: not node.budget.report().by_kind[Kind.EXTENSIONS])
+
+
 async def test_what_is_over_its_rate_is_not_decoded(secure: bool) -> None:
     """Of a request its id is read, which BUSY has to name."""
     async with (
