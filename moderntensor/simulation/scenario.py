@@ -114,7 +114,8 @@ def run_scenario(
     """Run one seed of a scenario to its end; the same seed and parameters give the same trace.
 
     `trace_file` gets the trace as text; `on_world` is called once before the run begins.
-    ConfigError for an unknown name or parameter; whatever the run itself raises is a violation.
+    ConfigError for an unknown name or parameter, and for values with which the run cannot begin;
+    whatever else the run raises is a violation.
     """
     from . import scenarios  # noqa: F401, PLC0415  (they register themselves here)
 
@@ -150,6 +151,8 @@ def run_scenario(
             on_world(world)
         world.run(main)
     except Exception as error:
+        if isinstance(error, ConfigError) and not world.now:
+            raise  # it could not begin
         logging.getLogger(__name__).debug("the run of %s %d failed", name, seed, exc_info=True)
         check.violate(FAILURE, _described(error))
     finally:

@@ -154,8 +154,26 @@ def test_names_and_defaults_are_needed() -> None:
 
 @pytest.mark.parametrize("name", ["chaos", "partition", "leave", "skew"])
 def test_more_validators_than_nodes_are_told_as_such(name: str) -> None:
-    (violation,) = run_scenario(name, 1, nodes=2, validators=3).violations
-    assert "ConfigError: 2 nodes cannot hold the keys of 3 validators" in violation
+    with pytest.raises(ConfigError, match="2 nodes cannot hold the keys of 3 validators"):
+        run_scenario(name, 1, nodes=2, validators=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("leave", {"validators": 0}),
+        ("propagation", {"nodes": 1, "validators": 1}),
+        ("propagation", {"nodes": 2}),
+        ("propagation", {"outbound": 0}),
+        ("propagation", {"block_time": 0}),
+    ],
+)
+def test_values_with_which_it_cannot_begin_are_refused(
+    name: str, parameters: dict[str, int]
+) -> None:
+    """They are no violation, which would be the nodes' fault."""
+    with pytest.raises(ConfigError):
+        run_scenario(name, 1, **parameters)
 
 
 def test_a_skew_where_all_nodes_are_validators_and_nobody_transfers() -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from ...blockchain.chain_types import HeadChanged
 from ...blockchain.crypto import KeyPair
 from ...blockchain.transaction import Transaction
+from ...errors import ConfigError
 from ...network.messages import MessageType, NewBlockMessage, NewTransactionMessage
 from ...network.peer import Peer
 from ..checks import Checks
@@ -92,7 +93,10 @@ def connect(
     keys: Sequence[KeyPair],
 ) -> tuple[list[Host], float]:
     """Hosts that each dial `outbound` others, drawn, and nobody else; the first ones hold `keys`.
-    And the median of what lies between those, one way."""
+    And the median of what lies between those, one way. ConfigError where there is nothing to spread
+    over, or fewer hosts than keys."""
+    if count < max(2, len(keys)) or outbound < 1:
+        raise ConfigError(f"{count} nodes that dial {outbound} each: nothing spreads over those")
     random = world.random
     validators = [*keys, *[None] * (count - len(keys))]
     hosts = [world.add_host(validator=key) for key in validators]

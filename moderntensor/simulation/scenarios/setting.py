@@ -24,7 +24,10 @@ def make_chain(
     missed: int = 0,
 ) -> tuple[list[KeyPair], list[KeyPair]]:
     """Give `world` a chain that begins now, or so many slots ago, all of which were missed; the
-    keys of its validators and of funded accounts."""
+    keys of its validators and of funded accounts. ConfigError without a validator, or without time
+    between blocks."""
+    if validators < 1 or block_time < 1:
+        raise ConfigError(f"{validators} validators make no block in {block_time} s")
     keys, users = demo_keys(validators, "validator"), demo_keys(accounts)
     world.config = demo_config(
         users,
