@@ -16,6 +16,7 @@ from .concerns import concerns
 from .connections import Connection
 from .context import Context
 from .limits import COMMENT_INTERVAL, LISTENER_STALL
+from .parameters import AFTER_EVENT
 from .problems import SECURITY_HEADERS
 from .routing import Call, Content, route
 from .views import sync_view, traffic_view
@@ -97,17 +98,18 @@ async def traffic(api: Context, call: Call) -> model.TrafficList:
     "/v1/events",
     Content("text/event-stream"),
     tag="node",
+    parameters=(AFTER_EVENT,),
     problems={503: "As many listen already as may."},
 )
 async def events(api: Context, call: Call) -> web.StreamResponse:
     """Events as they happen (server-sent events). The event's name is its kind: `head`,
     `reorganisation`, `peer`, `sync`, or `missed` where some were left out; its data the JSON of
     that event. Heads that follow each other faster than five a second are told by the last of
-    them. With the `Last-Event-ID` of the last one seen it goes on after that, as far as events are
-    kept; with one from before a restart it begins with `missed`. A comment comes every 15 seconds
-    if nothing else does."""
+    them. With the `Last-Event-ID` of the last one seen, or `after`, it goes on after that, as far
+    as events are kept; with one from before a restart it begins with `missed`. A comment comes
+    every 15 seconds if nothing else does."""
     request = call.raw
-    listener = api.events.listen(request.headers.get("Last-Event-ID"), call.client)
+    listener = api.events.listen(request.headers.get("Last-Event-ID") or call["after"], call.client)
     headers = {**SECURITY_HEADERS, "Cache-Control": "no-store", "Content-Type": "text/event-stream"}
     response = web.StreamResponse(headers=headers)
     response.force_close()  # a stream that ends is over

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -9,9 +10,20 @@ from typing import Any, Final, Literal
 from .limits import DEFAULT_LIMIT, MAX_EXACT, MAX_LIMIT
 from .problems import shown
 
-__all__ = ["ADDRESS", "BEFORE_HEIGHT", "BEFORE_TX", "LIMIT", "PROOF", "REF", "TX_HASH", "Parameter"]
+__all__ = [
+    "ADDRESS",
+    "AFTER_EVENT",
+    "BEFORE_HEIGHT",
+    "BEFORE_TX",
+    "LIMIT",
+    "PROOF",
+    "REF",
+    "TX_HASH",
+    "Parameter",
+]
 
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
+_EVENT_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9]{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,12 @@ def _truth(text: str) -> bool:
     return text == "true"
 
 
+def _event_id(text: str) -> str:
+    if not _EVENT_ID.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not the id of an event")
+    return text
+
+
 _HASH_SCHEMA: Final = {"type": "string", "pattern": "^(0[xX])?[0-9a-fA-F]{64}$"}
 
 REF = Parameter(
@@ -107,6 +125,14 @@ BEFORE_HEIGHT = Parameter(
     lambda text: number(text, 0, MAX_EXACT),
     {"type": "integer", "minimum": 0, "maximum": MAX_EXACT},
     "Those below this height alone.",
+)
+AFTER_EVENT = Parameter(
+    "after",
+    "query",
+    _event_id,
+    {"type": "string", "pattern": f"^{_EVENT_ID.pattern}$"},
+    "The id of the last event that was seen, for who cannot set the header `Last-Event-ID`, which"
+    " comes first.",
 )
 BEFORE_TX = Parameter(
     "before", "query", _hash, _HASH_SCHEMA, "The `next` of the page before this one."

@@ -27,10 +27,12 @@ class Stream:
         self.last = ""
 
     @classmethod
-    async def open(cls, made: Scene, last: str = "", source: str = "127.0.0.1") -> Stream:
+    async def open(
+        cls, made: Scene, last: str = "", source: str = "127.0.0.1", query: str = ""
+    ) -> Stream:
         reader, writer = await made.connect(source)
         after = f"Last-Event-ID: {last}\r\n" if last else ""
-        writer.write(f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{after}\r\n".encode())
+        writer.write(f"GET /v1/events{query} HTTP/1.1\r\nHost: localhost\r\n{after}\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         assert b" 200 " in head and b"text/event-stream" in head
         return cls(reader, writer)
@@ -84,6 +86,22 @@ async def test_heads_peers_and_sync(pair: Scene) -> None:
     assert gone["node_id"] == pair.peer.p2p.node_id.hex()
     stream.close()
     await until(lambda: not pair.api._context.events.listeners)  # noticed at once
+
+
+async def test_who_cannot_set_headers_goes_on_by_its_address(served: Scene) -> None:
+    stream = await Stream.open(served)
+    extend(served.node.chain, 1)
+    await stream.next("head")
+    stream.close()
+    extend(served.node.chain, 1)
+    await asyncio.sleep(2 * limits.HEAD_INTERVAL)
+    again = await Stream.open(served, query=f"?after={stream.last}")
+    assert (await again.next("head"))["header"]["height"] == 12
+    again.close()
+    first = await Stream.open(served, last=stream.last, query="?after=00000000-0")
+    assert (await first.next("head"))["header"]["height"] == 12  # the header comes first
+    first.close()
+    assert "not the id of an event" in await served.refused(400, "/v1/events?after=me")
 
 
 async def test_a_reorganisation() -> None:

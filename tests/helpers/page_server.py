@@ -3,6 +3,7 @@ bring about on loopback. What it says is made of the API's own types."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -171,6 +172,11 @@ class Said:
     asked: list[str] = field(default_factory=list)
     refuse: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     """Status and headers by path."""
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is not set, nothing is answered."""
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
     def answer(self, path: str) -> msgspec.Struct | None:
         if path.startswith("v1/blocks/"):
@@ -197,6 +203,7 @@ class Said:
     async def handle(self, request: web.Request) -> web.Response:
         path = request.path.lstrip("/")
         self.asked.append(path)
+        await self.answers.wait()
         if path in self.refuse:
             code, extra = self.refuse[path]
             return web.Response(status=code, headers=extra)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from helpers.browser import Opened, Theme, browser, opened
 from helpers.page_server import HEIGHT, Said, peer, saying, sync
+from helpers.rawpeer import until
 
 from moderntensor.client import model
 
@@ -294,9 +295,18 @@ async def test_a_node_that_is_too_busy_is_asked_less_and_not_called_lost(
         await filled(page)
         said.refuse["v1/peers"] = (503, {})
         said.refuse["v1/headers"] = (500, {})
-        await page.page.wait_for_timeout(4500)
+        said.refuse["v1/traffic"] = (503, {})
+        said.height += 1
+        for place in ("peers", "blocks", "traffic"):
+            note = page.page.locator(f"#{place}-late")
+            await note.wait_for(state="visible")
+            assert re.search("too busy .* is of [0-9]+:[0-9]+", await note.inner_text())
+        assert not await page.page.locator("#sync-late").is_visible()
         assert not await page.page.locator("#lost").is_visible()
         assert await page.page.locator("#peers tbody tr").count() == 5
+        del said.refuse["v1/peers"], said.refuse["v1/headers"], said.refuse["v1/traffic"]
+        for place in ("peers", "blocks", "traffic"):
+            await page.page.locator(f"#{place}-late").wait_for(state="hidden")
         said.refuse["v1/status"] = (429, {"Retry-After": "3"})
         await page.page.wait_for_timeout(2500)
         before = said.asked.count("v1/status")
@@ -305,6 +315,22 @@ async def test_a_node_that_is_too_busy_is_asked_less_and_not_called_lost(
         assert not await page.page.locator("#lost").is_visible()
         state = await page.page.locator("#connection").get_attribute("data-state")
         assert state == "polling"  # there are no events here
+
+
+async def test_who_asks_to_try_now_is_heard_while_a_question_fails(said: Said, served: str) -> None:
+    async with browser() as running, opened(running, served) as page:
+        await filled(page)
+        said.refuse["v1/status"] = (500, {})
+        await page.page.locator("#lost").wait_for(state="visible")
+        await page.page.wait_for_timeout(4000)  # the waits grow
+        said.answers.clear()
+        asked = said.asked.count("v1/status")
+        await page.page.locator("#retry").click()
+        await until(lambda: said.asked.count("v1/status") == asked + 1)
+        await page.page.locator("#retry").click()
+        said.answers.set()
+        await page.page.wait_for_timeout(2000)  # and are eight seconds by now
+        assert said.asked.count("v1/status") == asked + 2
 
 
 async def test_the_bar_says_how_far_and_how_long(said: Said, served: str) -> None:

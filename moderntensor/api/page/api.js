@@ -28,19 +28,22 @@ export async function get(path) {
 }
 
 /**
- * Listen to the node's events until `close` is called or the stream ends. `onEvent(event)` gets
- * each, `onOpen()` and `onEnd()` are called once. A browser would try again by itself, and every
+ * Listen to the node's events, from the one with the id `after` on where that is known, until
+ * `close` is called or the stream ends. `onEvent(event, id)` gets each, `onOpen()` and `onEnd()` are
+ * called once. A browser would try again by itself, and every
  * few seconds; when to do so is decided by who calls this.
  */
-export function listen({ onEvent, onOpen, onEnd }) {
-  const source = new EventSource(new URL("events", ROOT));
+export function listen({ after, onEvent, onOpen, onEnd }) {
+  const url = new URL("events", ROOT);
+  if (after !== null) url.searchParams.set("after", after);
+  const source = new EventSource(url);
   let over = false;
   const close = () => {
     over = true;
     source.close();
   };
   const hear = (message) => {
-    if (!over) onEvent(JSON.parse(message.data));
+    if (!over) onEvent(JSON.parse(message.data), message.lastEventId || null);
   };
   for (const name of EVENTS) source.addEventListener(name, hear);
   source.addEventListener("open", () => over || onOpen(), { once: true });

@@ -4,6 +4,7 @@ import { get, listen, Refused } from "./api.js";
 
 const ROUND = 2000; // milliseconds between rounds
 const SLOW = 2; // peers and headers are asked for every so many rounds
+const LATE = 2 * ROUND; // then what is shown is told to be old
 const SYNC_FRESH = 1900; // a sync event younger than this spares the question
 const FIRST_WAIT = 1000; // before the node is tried again; doubled each time up to
 const LONGEST_WAIT = 15000;
@@ -19,12 +20,15 @@ export class Live {
   #wait = FIRST_WAIT;
   #busy = false;
   #again = null; // milliseconds: asked to ask again while asking
+  #urgent = false; // by whoever looks at the page
   #paused = false;
   #close = null;
+  #heardLast = null; // the id of the last event
   #streaming = false;
   #streamWait = STREAM_WAIT;
   #streamAfter = 0;
   #heardSync = -Infinity;
+  #answered = new Map(); // when, by what was asked
   #peersSoon = false;
   #headersSoon = true;
   #hiddenTimer = null;
@@ -41,6 +45,7 @@ export class Live {
 
   /** Ask now instead of at the end of the wait. */
   retry() {
+    this.#urgent = this.#busy;
     this.#schedule(0);
   }
 
@@ -81,10 +86,10 @@ export class Live {
       await this.#askAll();
       this.#wait = FIRST_WAIT;
     } catch (error) {
-      this.#again = null; // that was the answer
+      if (!this.#urgent || tooMany(error)) this.#again = null; // that was the answer
       if (!this.#paused) delay = this.#failed(error);
     } finally {
-      this.#busy = false;
+      this.#busy = this.#urgent = false;
     }
     delay = this.#again ?? delay;
     this.#again = null;
@@ -93,7 +98,7 @@ export class Live {
 
   /** Returns milliseconds until the next question. */
   #failed(error) {
-    if (error instanceof Refused && error.status === 429) {
+    if (tooMany(error)) {
       return Math.max(ROUND, error.retryAfter * 1000);
     }
     this.#endStream();
@@ -112,6 +117,8 @@ export class Live {
     if (before !== null && !sameLife(before, status)) {
       this.#endStream();
       this.#streamAfter = 0;
+      this.#answered.clear();
+      this.#heardLast = null; // another life's: it would miss nothing that is of this one
       this.#store.reset();
       this.#headersSoon = this.#peersSoon = true;
     }
@@ -137,19 +144,36 @@ export class Live {
     }
     this.#peersSoon = this.#headersSoon = false;
     const news = {};
+    const refused = new Set();
     const asked = questions.map(async ([name, path, pick]) => {
       try {
         const answer = await get(path);
         news[name] = pick ? pick(answer) : answer;
       } catch (error) {
         // A node that is too busy for one of them is there all the same: what was known stays.
-        if (!(error instanceof Refused) || error.status === 429) throw error;
+        if (!(error instanceof Refused) || tooMany(error)) throw error;
+        refused.add(name);
       }
     });
     await Promise.all(asked);
     if (this.#paused) return;
     if (news.headers?.length) [news.head] = news.headers; // asked for later than the status
     this.#store.set(news);
+    this.#noteLate(Object.keys(news), refused);
+  }
+
+  /** Of what the node was too busy to say again, since when what is shown is as it is. */
+  #noteLate(answered, refused) {
+    const now = performance.now();
+    for (const name of answered) this.#answered.set(name, { now, at: new Date() });
+    const { late } = this.#store;
+    for (const name of answered) late.delete(name);
+    if (this.#store.headers[0]?.hash === this.#store.head?.hash) late.delete("headers");
+    for (const name of refused) {
+      const last = this.#answered.get(name);
+      if (last === undefined || now - last.now >= LATE) late.set(name, last?.at ?? null);
+    }
+    this.#store.set({ late });
   }
 
   // --- events ------------------------------------------------------------------------------
@@ -157,6 +181,7 @@ export class Live {
   #startStream() {
     if (this.#close !== null || performance.now() < this.#streamAfter) return;
     this.#close = listen({
+      after: this.#heardLast,
       onOpen: () => {
         this.#streaming = true;
         this.#streamWait = STREAM_WAIT;
@@ -169,7 +194,10 @@ export class Live {
         this.#streamWait = Math.min(2 * this.#streamWait, 60000);
         if (had) this.#schedule(FIRST_WAIT); // is the node still there?
       },
-      onEvent: (event) => this.#hear(event),
+      onEvent: (event, id) => {
+        this.#heardLast = id;
+        this.#hear(event);
+      },
     });
   }
 
@@ -182,6 +210,7 @@ export class Live {
   #hear(event) {
     if (event.type === "sync") {
       this.#heardSync = performance.now();
+      if (this.#store.late.delete("sync")) this.#store.set({ late: this.#store.late });
       this.#store.set({ sync: event.sync });
     } else if (event.type === "head") {
       this.#newHead(event);
@@ -214,6 +243,10 @@ export class Live {
     }
     this.#store.set({ head: header });
   }
+}
+
+function tooMany(error) {
+  return error instanceof Refused && error.status === 429;
 }
 
 function sameLife(before, after) {

@@ -9,6 +9,7 @@ const EMPTY = {
   headers: [],
   counts: new Map(), // transactions by block hash, as far as events told
   reorganisation: null,
+  late: new Map(), // what the node is too busy to say: when it last did, or null
 };
 
 export class Store {
@@ -22,7 +23,7 @@ export class Store {
   }
 
   #clear() {
-    Object.assign(this, EMPTY, { counts: new Map(), headers: [] });
+    Object.assign(this, EMPTY, { counts: new Map(), headers: [], late: new Map() });
     this.nodeClock = null;
   }
 
