@@ -15,6 +15,8 @@ from .conftest import Live, Row
 from .hostile import until
 from .server import ChainServer, serving
 
+pytestmark = pytest.mark.long
+
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 

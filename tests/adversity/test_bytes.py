@@ -14,6 +14,8 @@ from . import wire
 from .conftest import MIB, REFUSED, Row
 from .hostile import refused, until
 
+pytestmark = pytest.mark.long
+
 PROMISED = 0xFFFF_FFFF
 FRAME_BASE_TIME, FRAME_MIN_RATE = 30.0, 16 * 1024  # docs/protocol.md, section 2
 

@@ -17,6 +17,8 @@ from .hostile import Hostile, refused, until
 from .noise_wire import Handshake, PlainLine, public_of, read_exactly, send_message
 from .server import Listener, accepted
 
+pytestmark = pytest.mark.long
+
 PENDING_HANDSHAKES = 50  # docs/security.md
 CONNECT_TIMEOUT = 10.0
 HANDSHAKE_TIMEOUT = 5.0  # docs/protocol.md, section 4

@@ -16,6 +16,8 @@ from .conftest import Live, Row
 from .hostile import refused, until
 from .server import ChainServer, serving
 
+pytestmark = pytest.mark.long
+
 MAX_SIDE_BLOCKS = 1024  # docs/security.md
 MAX_DRIFT = 15  # s, docs/protocol.md, section 5
 REQUEST_TIMEOUT = 15.0

@@ -13,6 +13,8 @@ from .conftest import Live, Row
 from .hostile import Hostile, until
 from .server import ChainServer, serving
 
+pytestmark = pytest.mark.long
+
 
 def test_row_50_the_wall_clock_jumps(row: Row) -> None:
     """Durations do not follow it: nobody is dropped, nothing times out, bans do not end."""

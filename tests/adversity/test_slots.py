@@ -16,6 +16,8 @@ from .conftest import Live, Row
 from .hostile import Hostile, new_host, until
 from .server import serving
 
+pytestmark = pytest.mark.long
+
 REQUEST_TIMEOUT = 15.0
 REDIAL_INTERVAL = 30.0
 MAX_PEERS, TARGET_OUTBOUND = 50, 8

@@ -16,6 +16,8 @@ from .own_tree import OwnTree, key_of, record
 from .server import MOST_ACCOUNTS, Serving, StateServer, serving
 from .state_scene import FIRST, FULL_HEIGHT, HEIGHT, SECOND, tip
 
+pytestmark = pytest.mark.long
+
 Place = tuple[int, bytes]
 Lie = Callable[[OwnTree, Place], list[bytes]]
 HONEST = b"honest/1"  # its answers are waited for when time is moved on

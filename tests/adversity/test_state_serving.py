@@ -16,6 +16,8 @@ from .server import StateServer, serving
 from .state_scene import FIRST, FULL_HEIGHT, HEIGHT, INTERVAL, SECOND, tip
 from .test_traffic import flood
 
+pytestmark = pytest.mark.long
+
 Place = tuple[int, bytes]
 MOST_PATHS = 1024  # docs/protocol.md: of one GET_STATE_NODES
 KEPT = HEIGHT - HEIGHT % INTERVAL  # height of the newest snapshot of a node with `HEIGHT` blocks

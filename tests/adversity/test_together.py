@@ -16,6 +16,8 @@ from .conftest import BYTE_BUDGET, MIB, Live, Row
 from .hostile import until
 from .server import ChainServer, serving
 
+pytestmark = pytest.mark.long
+
 PATIENCE = 90.0  # seconds: thirty attackers leave little of a machine that is busy already
 SECONDS = 0.7  # of attack before, and so many after the chain has been synced
 

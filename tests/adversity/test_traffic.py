@@ -15,6 +15,8 @@ from .conftest import BYTE_BUDGET, MIB, REFUSED, Live, Row
 from .hostile import Hostile, refused, until
 from .server import ChainServer, serving
 
+pytestmark = pytest.mark.long
+
 # docs/security.md and docs/protocol.md give these.
 MAX_INFLIGHT, MAX_PER_TYPE = 16, 8
 SOFT_REPLY_LIMIT = 2 * MIB

@@ -12,6 +12,8 @@ from helpers.storage import child, contents, fill, open_test_store, run_child
 
 from moderntensor.errors import StorageError
 
+pytestmark = pytest.mark.long
+
 WRITER = """
 from hashlib import sha256
 from pathlib import Path

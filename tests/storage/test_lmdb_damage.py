@@ -15,6 +15,8 @@ from helpers.storage import contents, fill, open_test_store, run_child
 from moderntensor.errors import StorageError
 from moderntensor.storage import lmdb_file, open_store
 
+pytestmark = pytest.mark.long
+
 PAGE = os.sysconf("SC_PAGESIZE")
 
 

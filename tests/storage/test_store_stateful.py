@@ -22,6 +22,8 @@ from hypothesis.stateful import (
 from moderntensor.errors import StorageError
 from moderntensor.storage import ReadTransaction, Store, WriteTransaction
 
+pytestmark = pytest.mark.long
+
 TABLE = st.sampled_from(["a", "b"])
 # Few different bytes, so that keys meet; the extremes, so that ends are met.
 KEY = st.binary(min_size=1, max_size=3).map(lambda b: bytes(b"\x00\x01\x7f\xff"[x & 3] for x in b))

@@ -42,6 +42,8 @@ from moderntensor.network.messages import (
 )
 from moderntensor.network.peer import Peer
 
+pytestmark = pytest.mark.long
+
 RECORD = 108
 GIVEN = 3  # chunks of a snapshot that goes
 WHOLE = 64  # accounts of a subtree that is fetched whole though some of it may be here
