@@ -32,16 +32,19 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for name, held in found["marks"].items():
         yield f"| {name.capitalize()} | {'held' if held else '**missed**'} |"
     yield ""
-    yield "| Figure | Lives judged | Most growth in one | Allowed there |"
-    yield "|---|---|---|---|"
+    yield "| Figure | Lives judged | In the longest | Allowed there | In the worst | Allowed there |"
+    yield "|---|---|---|---|---|---|"
     for figure in dict.fromkeys(verdict["figure"] for verdict in found["verdicts"]):
         of_it = [verdict for verdict in found["verdicts"] if verdict["figure"] == figure]
-        worst = max(of_it, key=lambda verdict: float(verdict["growth"] - verdict["allowed"]))
+        longest = max(of_it, key=lambda verdict: float(verdict["seconds"]))
+        worst = max(of_it, key=lambda verdict: float(verdict["growth"] / verdict["allowed"]))
         unit, name = (MIB, " MiB") if figure == "memory" else (1, "")
-        yield (
-            f"| {figure.capitalize()} | {len(of_it)} | {worst['growth'] / unit:+.1f}{name} in "
-            f"{worst['seconds'] / 60:.1f} min | {worst['allowed'] / unit:.1f}{name} |"
+        cells = (
+            f"{verdict['growth'] / unit:+.1f}{name} in {verdict['seconds'] / 60:.1f} min"
+            f" | {verdict['allowed'] / unit:.1f}{name}"
+            for verdict in (longest, worst)
         )
+        yield f"| {figure.capitalize()} | {len(of_it)} | {' | '.join(cells)} |"
 
 
 def write(found: dict[str, Any], page: Path = PAGE) -> None:

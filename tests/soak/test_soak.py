@@ -78,6 +78,8 @@ def test_page_gets_the_table(tmp_path: Path) -> None:
     path.write_text(f"# Soak\n\n{page.BEGIN}\nold\n{page.END}\nend\n", encoding="utf-8")
     page.write(found, path)
     text = path.read_text(encoding="utf-8")
-    assert "| Memory | 1 | +2.0 MiB in 10.0 min | 8.0 MiB |" in text
+    assert (
+        "| Memory | 1 | +2.0 MiB in 10.0 min | 8.0 MiB | +2.0 MiB in 10.0 min | 8.0 MiB |" in text
+    )
     assert "| X | **missed** |" in text and "| One head | held |" in text
     assert "old" not in text and text.endswith(f"{page.END}\nend\n")
