@@ -32,7 +32,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for name, held in found["marks"].items():
         yield f"| {name.capitalize()} | {'held' if held else '**missed**'} |"
     yield ""
-    yield "| Figure | Lives judged | In the longest | Allowed there | In the worst | Allowed there |"
+    yield "| Figure | Lives judged | In the longest | Allowed | In the worst | Allowed |"
     yield "|---|---|---|---|---|---|"
     for figure in dict.fromkeys(verdict["figure"] for verdict in found["verdicts"]):
         of_it = [verdict for verdict in found["verdicts"] if verdict["figure"] == figure]
