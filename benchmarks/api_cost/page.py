@@ -32,14 +32,13 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         f"{found['processors']}. Page: {found['page']}. {found['machine']}."
     )
     yield ""
-    yield "| Node | Rate | Processor time | of it the loop's | Requests/s | Allowed | |"
+    yield "| Node | Its work | Allowed | | Rate | Processor time | Requests/s |"
     yield "|---|---|---|---|---|---|---|"
     for arm, cost in found["costs"].items():
         yield (
-            f"| {SAYS[arm]} | {Ratio(**cost['rate']).change} | "
-            f"{Ratio(**cost['processor']).change} | {cost['loop']:+.1%} | "
-            f"{cost['requests_per_second']:.1f} | {-cost['most']:.0%} | "
-            f"{'held' if cost['met'] else '**missed**'} |"
+            f"| {SAYS[arm]} | {cost['work']:.1%} | {cost['most']:.0%} | "
+            f"{'held' if cost['met'] else '**missed**'} | {Ratio(**cost['rate']).change} | "
+            f"{Ratio(**cost['processor']).change} | {cost['requests_per_second']:.1f} |"
         )
 
 

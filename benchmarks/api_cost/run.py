@@ -213,13 +213,16 @@ def said(sample: dict[str, Any]) -> str:
     )
     return (
         f"{sample['rate']:,.0f} blocks/s in {sample['seconds']:.1f} s, "
-        f"processor {sample['processor']:.2f} s, {sample['loop']:.2f} of it the loop's"
+        f"processor {sample['processor']:.2f} s, {sample['loop']:.2f} of it the loop's and "
+        f"{sample['others']:.2f} others'"
         f"{'; ' if seen else ''}{seen}"
     )
 
 
 def judged(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Each arm's rate and processor time beside the plain node's, and whether its mark is met:
+    """Each arm's rate and processor time beside the plain node's, and what its own work takes: what
+    the loop and, for others than the sync, worker threads take more, as a share of all. A mark is
+    missed where that is over it, or where the rate is, in all but a fortieth of the resamples;
     nothing costs little where nobody is answered."""
     costs = {}
     for arm, samples in found.items():
@@ -229,17 +232,21 @@ def judged(found: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
             Ratio.of([s[figure] for s in samples], [s[figure] for s in found[PLAIN]])
             for figure in ("rate", "processor")
         )
-        loop, plain = (median(s["loop"] for s in of) for of in (samples, found[PLAIN]))
+        work, plain = (
+            median(s["loop"] + s["others"] for s in of) for of in (samples, found[PLAIN])
+        )
+        most = ARMS[arm].most
         whole = median(s["processor"] for s in found[PLAIN])
+        own = (work - plain) / whole
         asked = [sum(c["answers"] for c in s["counts"].values()) / s["seconds"] for s in samples]
         failures = sum(int(c["failures"]) for s in samples for c in s["counts"].values())
         slowest = [c.get("slowest", 0.0) for s in samples for c in s["counts"].values()]
         costs[arm] = {
             "rate": asdict(rate),
             "processor": asdict(processor),
-            "loop": (loop - plain) / whole,
-            "most": ARMS[arm].most,
-            "met": 1 - rate.middle <= ARMS[arm].most and not failures,
+            "work": own,
+            "most": most,
+            "met": own <= most and 1 - rate.high <= most and not failures,
             "requests_per_second": median(asked),
             "failures": failures,
             "slowest_answer": max(slowest, default=0.0),

@@ -21,9 +21,10 @@ from moderntensor.node import FullNode
 
 
 def sample(rate: float, processor: float = 10.0, **counts: dict[str, float]) -> dict[str, Any]:
-    loop = processor - 9.0
+    loop = processor - 9.5
     return {
-        "rate": rate, "processor": processor, "loop": loop, "seconds": 10.0, "counts": counts
+        "rate": rate, "processor": processor, "loop": loop, "others": 0.1 * loop, "seconds": 10.0,
+        "counts": counts,
     }  # fmt: skip
 
 
@@ -42,14 +43,17 @@ def test_a_ratio_is_of_medians_and_says_how_far_it_can_be_trusted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "failures", "met"), [(99.0, 0, True), (97.0, 0, False), (99.0, 1, False)]
+    ("rate", "processor", "failures", "met"),
+    [(99.0, 10.1, 0, True), (97.0, 10.1, 0, False), (99.0, 10.1, 1, False), (99.0, 10.2, 0, False)],
 )
-def test_a_cost_above_its_mark_is_missed(rate: float, failures: int, met: bool) -> None:
-    watched = sample(rate, 10.5, Scraper={"answers": 5, "failures": failures, "slowest": 0.25})
+def test_a_cost_above_its_mark_is_missed(
+    rate: float, processor: float, failures: int, met: bool
+) -> None:
+    watched = sample(rate, processor, Scraper={"answers": 5, "failures": failures, "slowest": 0.25})
     costs = run.judged({"plain": [sample(100.0)] * 3, "metrics": [watched] * 3})
     assert costs["metrics"]["met"] is met
-    assert costs["metrics"]["processor"]["middle"] == pytest.approx(1.05)
-    assert costs["metrics"]["loop"] == pytest.approx(0.05)
+    assert costs["metrics"]["processor"]["middle"] == pytest.approx(processor / 10)
+    assert costs["metrics"]["work"] == pytest.approx(1.1 * (processor - 10) / 10)
     assert costs["metrics"]["requests_per_second"] == 0.5
     assert costs["metrics"]["slowest_answer"] == 0.25
 
@@ -73,7 +77,7 @@ def test_page_gets_the_table(tmp_path: Path) -> None:
     page.write(found, path)
     text = path.read_text(encoding="utf-8")
     assert "plain 200 blocks/s, 10.0 s a sync" in text
-    assert "| -3.5% (-3.5% to -3.5%) | +2.0% (+2.0% to +2.0%) | +2.0% | 0.0 | -5% | held |" in text
+    assert "| 2.2% | 5% | held | -3.5% (-3.5% to -3.5%) | +2.0% (+2.0% to +2.0%) | 0.0 |" in text
     assert "old" not in text and text.endswith(f"{page.END}\nend\n")
 
 
