@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     for arm, cost in found["costs"].items():
         print(
             f"{run.SAYS[arm]}:\n  its work {cost['work']:.1%} of the processor time, "
-            f"rate {Ratio(**cost['rate']).change}, processor time {Ratio(**cost['processor']).change}; "
+            f"rate {Ratio(**cost['rate']).change}, "
+            f"processor time {Ratio(**cost['processor']).change}; "
             f"{cost['requests_per_second']:.1f} requests a second, {cost['failures']} in vain, "
             f"the slowest answer in {cost['slowest_answer'] * 1000:.0f} ms: "
             f"{'held' if cost['met'] else 'MISSED'}, at most {cost['most']:.0%}"
