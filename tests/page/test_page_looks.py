@@ -315,6 +315,9 @@ async def test_a_node_that_is_too_busy_is_asked_less_and_not_called_lost(
         assert not await page.page.locator("#lost").is_visible()
         state = await page.page.locator("#connection").get_attribute("data-state")
         assert state == "polling"  # there are no events here
+        said.refuse["v1/status"] = (429, {"Retry-After": "30"})
+        await page.until("() => document.getElementById('connection').dataset.state === 'late'")
+        assert "Not current" in await page.page.locator("#connection").inner_text()
 
 
 async def test_who_asks_to_try_now_is_heard_while_a_question_fails(said: Said, served: str) -> None:

@@ -3,10 +3,13 @@
 import { byId, say } from "./dom.js";
 import { clock, duration } from "./format.js";
 
+const LATE = 8000; // milliseconds: four rounds of questions, which a busy node puts off
+
 const NAMES = {
   connecting: "Connecting",
   live: "Live",
   polling: "Up to date",
+  late: "Not current",
   lost: "Reconnecting",
   paused: "Paused",
 };
@@ -14,7 +17,9 @@ const NAMES = {
 export function showConnection(store, retry) {
   let spoken = "connecting";
   const draw = () => {
-    const { state, updated, retryAt, since, detail } = store.connection;
+    const { updated, retryAt, since, detail } = store.connection;
+    let { state } = store.connection;
+    if (["live", "polling"].includes(state) && Date.now() - updated > LATE) state = "late";
     const pill = byId("connection");
     pill.dataset.state = state;
     say(pill.querySelector("b"), NAMES[state]);
