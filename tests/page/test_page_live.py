@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.browser import browser, opened
+from helpers.browser import Opened, browser, opened
 from helpers.sync_nodes import CONFIG, SETTINGS, extend, grown, serving, until
 
 from moderntensor.api import ApiServer
 from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.chain import Blockchain
-from moderntensor.client import Client
+from moderntensor.client import Client, model
 from moderntensor.network.p2p import P2PNode
 from moderntensor.node import FullNode
 
@@ -52,23 +51,33 @@ def watched(nodes: list[P2PNode], data: Path | None = None) -> FullNode:
 
 
 class Heard:
-    """The heights that the page was told, by answers and by events."""
+    """The heights that were told, to the page by answers and to whoever listens by events."""
 
     def __init__(self) -> None:
         self.heights: set[str] = set()
         self.heads: set[str] = set()
 
-    async def listen(self, page: Any) -> None:
-        """From its first question on."""
-        session = await page.context.new_cdp_session(page)
-        await session.send("Network.enable")
+    @asynccontextmanager
+    async def by(self, running: Any, api: ApiServer) -> AsyncIterator[Opened]:
+        """The page, with all that is told from before its first question on."""
+        self._overhear(api)
+        async with opened(running, api.url + "/", theme="dark", before=self._listen) as page:
+            yield page
 
-        def event(message: dict[str, str]) -> None:
-            said = json.loads(message["data"])
-            if message["eventName"] == "sync":
-                self.heights.add(str(said["sync"]["current_height"]))
-            elif message["eventName"] == "head":
-                self.heads.add(str(said["header"]["height"]))
+    def _overhear(self, api: ApiServer) -> None:
+        events = api._context.events
+        publish = events.publish
+
+        def heard(event: model.Event) -> None:
+            if isinstance(event, model.SyncEvent):
+                self.heights.add(str(event.sync.current_height))
+            elif isinstance(event, model.HeadEvent):
+                self.heads.add(str(event.header.height))
+            publish(event)
+
+        events.publish = heard  # type: ignore[method-assign]
+
+    async def _listen(self, page: Any) -> None:
 
         async def answer(route: Any) -> None:
             response = await route.fetch()
@@ -80,7 +89,6 @@ class Heard:
                 self.heads.add(str(head["height"]))
             await route.fulfill(response=response)
 
-        session.on("Network.eventSourceMessageReceived", event)
         await page.route(re.compile(r"/v1/(status|sync|headers)\b"), answer)
 
 
@@ -93,7 +101,7 @@ async def test_it_shows_what_the_node_says_while_it_syncs() -> None:
         watched(nodes) as node,
         ApiServer(node, port=0) as api,
         Client(api.url) as client,
-        opened(running, api.url + "/", theme="dark", before=heard.listen) as page,
+        heard.by(running, api) as page,
     ):
         shown: list[tuple[str, str]] = []
         await page.until("() => document.querySelector('[data-field=\"sync.progress\"]')?.value")

@@ -1,8 +1,7 @@
-// Asking the node: JSON by GET, and its events.
+// Asking the node: JSON by GET.
 
-const ROOT = new URL("../v1/", import.meta.url); // also where a proxy serves it under a prefix
+export const ROOT = new URL("../v1/", import.meta.url); // also where a proxy serves it under a prefix
 const PATIENCE = 8000; // milliseconds that an answer may take
-const EVENTS = ["head", "reorganisation", "peer", "sync", "missed"];
 
 /** The node answered, but not with what was asked for. */
 export class Refused extends Error {
@@ -25,29 +24,4 @@ export async function get(path) {
     throw new Refused(path, response);
   }
   return response.json();
-}
-
-/**
- * Listen to the node's events until `close` is called or the stream ends. `onEvent(event)` gets
- * each, `onOpen()` and `onEnd()` are called once. A browser would try again by itself, and every
- * few seconds; when to do so is decided by who calls this.
- */
-export function listen({ onEvent, onOpen, onEnd }) {
-  const source = new EventSource(new URL("events", ROOT));
-  let over = false;
-  const close = () => {
-    over = true;
-    source.close();
-  };
-  const hear = (message) => {
-    if (!over) onEvent(JSON.parse(message.data));
-  };
-  for (const name of EVENTS) source.addEventListener(name, hear);
-  source.addEventListener("open", () => over || onOpen(), { once: true });
-  source.addEventListener("error", () => {
-    if (over) return;
-    close();
-    onEnd();
-  });
-  return close;
 }

@@ -1,7 +1,7 @@
 // One chart over time: lines on axes with units, a summary in words, and the values as a table.
 
 import { h, keyed, s, say } from "./dom.js";
-import { SPAN } from "./history.js";
+import { GAP, SPAN } from "./history.js";
 
 const HEIGHT = 168;
 const EDGE = { left: 62, right: 12, top: 14, bottom: 24 };
@@ -152,10 +152,12 @@ export class Chart {
     this.#drawCurrent();
   }
 
-  /** The sample under the pointer, or the last. */
+  /** The sample under the pointer, or the last where it is of now. */
   #chosen() {
     const samples = this.#history.samples;
-    if (this.#pointer === null || !samples.length) return samples.at(-1);
+    const last = samples.at(-1);
+    if (last === undefined) return undefined;
+    if (this.#pointer === null) return this.#now - last.at > GAP ? undefined : last;
     const distance = (sample) => Math.abs(this.#x(sample.at) - this.#pointer);
     return samples.reduce((best, each) => (distance(each) < distance(best) ? each : best));
   }

@@ -2,11 +2,13 @@
 
 import { byId, say } from "./dom.js";
 import { clock, duration } from "./format.js";
+import { isLate } from "./late.js";
 
 const NAMES = {
   connecting: "Connecting",
   live: "Live",
   polling: "Up to date",
+  late: "Not current",
   lost: "Reconnecting",
   paused: "Paused",
 };
@@ -14,7 +16,9 @@ const NAMES = {
 export function showConnection(store, retry) {
   let spoken = "connecting";
   const draw = () => {
-    const { state, updated, retryAt, since, detail } = store.connection;
+    const { updated, retryAt, since, detail } = store.connection;
+    const answering = ["live", "polling"].includes(store.connection.state);
+    const state = answering && isLate(store, "status") ? "late" : store.connection.state;
     const pill = byId("connection");
     pill.dataset.state = state;
     say(pill.querySelector("b"), NAMES[state]);

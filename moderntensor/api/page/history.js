@@ -2,7 +2,7 @@
 
 export const SPAN = 300; // seconds
 const APART = 0.9; // seconds between samples, at least
-const GAP = 15; // seconds without a sample: a line across them would be invented
+export const GAP = 15; // seconds without a sample: a line across them would be invented
 const HEADS_KEPT = 1000; // of which four slots have far fewer, unless the node syncs
 const BLOCKS_LOOKED_BACK = 4; // a rate of blocks that come one per slot is one over some slots
 

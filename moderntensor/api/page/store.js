@@ -23,6 +23,7 @@ export class Store {
 
   #clear() {
     Object.assign(this, EMPTY, { counts: new Map(), headers: [] });
+    this.answers = new Map(); // when each question was answered last, by what it is about
     this.nodeClock = null;
   }
 
@@ -38,6 +39,16 @@ export class Store {
       this.#changed.add(name);
     }
     this.#schedule();
+  }
+
+  /** A question was put; what was never answered is as old as that. */
+  asked(name) {
+    if (!this.answers.has(name)) this.answers.set(name, { at: performance.now(), when: null });
+  }
+
+  /** What it is about is known as of now. */
+  answered(name) {
+    this.answers.set(name, { at: performance.now(), when: new Date() });
   }
 
   /** Forget all: the node was restarted, or is another one. */
