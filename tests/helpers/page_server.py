@@ -240,7 +240,8 @@ class Said:
 @asynccontextmanager
 async def saying(said: Said) -> AsyncIterator[str]:
     """Serve it; yields its URL."""
-    runner = web.ServerRunner(web.Server(said.handle))  # type: ignore[arg-type]
+    server = web.Server(said.handle, handler_cancellation=True)  # type: ignore[arg-type]
+    runner = web.ServerRunner(server)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
