@@ -41,6 +41,7 @@ BLOCKS: Final = 10_000
 BLOCK_TIME: Final = 2
 SYNCED: Final = 0.4  # share of the chain at which the pictures of a sync are taken
 FOLLOW_FOR: Final = 60.0
+SETTLE: Final = 5 * BLOCK_TIME  # seconds, as rates are of four slots
 PAUSE: Final = 0.002  # seconds for each block: a sync that lasts long enough to be looked at
 ACCOUNTS: Final = demo_keys(8)
 VALIDATORS: Final = demo_keys(3, "validator")
@@ -159,6 +160,8 @@ async def take(pages: dict[tuple[str, int], Any], what: str, directory: Path) ->
             continue
         page = pages[theme, width]
         await page.bring_to_front()
+        if what == "following":  # the picture before had the machine's attention
+            await asyncio.sleep(SETTLE)
         await page.wait_for_selector('#connection[data-state="live"]')
         clip = None if height is None else {"x": 0, "y": 0, "width": width, "height": height}
         png = await page.screenshot(full_page=True, clip=clip, animations="disabled")

@@ -172,11 +172,13 @@ class Said:
     asked: list[str] = field(default_factory=list)
     refuse: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     """Status and headers by path."""
-    answers: asyncio.Event = field(default_factory=asyncio.Event)
-    """While it is not set, nothing is answered."""
-
-    def __post_init__(self) -> None:
-        self.answers.set()
+    events: asyncio.Queue[bytes | None] | None = None
+    """What the stream of events is given to send, None for its end; without it there is no place
+    for a listener."""
+    last_ids: list[str | None] = field(default_factory=list)
+    """With which listeners came."""
+    hold: asyncio.Event | None = None
+    """What the status waits for, if anything."""
 
     def answer(self, path: str) -> msgspec.Struct | None:
         if path.startswith("v1/blocks/"):
@@ -200,10 +202,25 @@ class Said:
             block_time=self.block_time,
         )
 
-    async def handle(self, request: web.Request) -> web.Response:
+    async def stream(
+        self, request: web.Request, events: asyncio.Queue[bytes | None]
+    ) -> web.StreamResponse:
+        self.last_ids.append(request.headers.get("Last-Event-ID"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response.force_close()
+        await response.prepare(request)
+        await response.write(b"retry: 2000\n\n")
+        while (data := await events.get()) is not None:
+            await response.write(data)
+        return response
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path.lstrip("/")
         self.asked.append(path)
-        await self.answers.wait()
+        if path == "v1/events" and self.events is not None:
+            return await self.stream(request, self.events)
+        if path == "v1/status" and self.hold is not None:
+            await self.hold.wait()
         if path in self.refuse:
             code, extra = self.refuse[path]
             return web.Response(status=code, headers=extra)
@@ -223,7 +240,8 @@ class Said:
 @asynccontextmanager
 async def saying(said: Said) -> AsyncIterator[str]:
     """Serve it; yields its URL."""
-    runner = web.ServerRunner(web.Server(said.handle))  # type: ignore[arg-type]
+    server = web.Server(said.handle, handler_cancellation=True)  # type: ignore[arg-type]
+    runner = web.ServerRunner(server)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.browser import browser, opened
-from helpers.command import running, succeed
-from helpers.forks import ChainMaker
-from helpers.http_scene import scene
+from helpers.browser import Opened, browser, opened
 from helpers.sync_nodes import CONFIG, SETTINGS, extend, grown, serving, until
 
 from moderntensor.api import ApiServer
 from moderntensor.blockchain.block import Block
 from moderntensor.blockchain.chain import Blockchain
-from moderntensor.client import Client
+from moderntensor.client import Client, model
 from moderntensor.network.p2p import P2PNode
 from moderntensor.node import FullNode
 
@@ -57,23 +51,33 @@ def watched(nodes: list[P2PNode], data: Path | None = None) -> FullNode:
 
 
 class Heard:
-    """The heights that the page was told, by answers and by events."""
+    """The heights that were told, to the page by answers and to whoever listens by events."""
 
     def __init__(self) -> None:
         self.heights: set[str] = set()
         self.heads: set[str] = set()
 
-    async def listen(self, page: Any) -> None:
-        """From its first question on."""
-        session = await page.context.new_cdp_session(page)
-        await session.send("Network.enable")
+    @asynccontextmanager
+    async def by(self, running: Any, api: ApiServer) -> AsyncIterator[Opened]:
+        """The page, with all that is told from before its first question on."""
+        self._overhear(api)
+        async with opened(running, api.url + "/", theme="dark", before=self._listen) as page:
+            yield page
 
-        def event(message: dict[str, str]) -> None:
-            said = json.loads(message["data"])
-            if message["eventName"] == "sync":
-                self.heights.add(str(said["sync"]["current_height"]))
-            elif message["eventName"] == "head":
-                self.heads.add(str(said["header"]["height"]))
+    def _overhear(self, api: ApiServer) -> None:
+        events = api._context.events
+        publish = events.publish
+
+        def heard(event: model.Event) -> None:
+            if isinstance(event, model.SyncEvent):
+                self.heights.add(str(event.sync.current_height))
+            elif isinstance(event, model.HeadEvent):
+                self.heads.add(str(event.header.height))
+            publish(event)
+
+        events.publish = heard  # type: ignore[method-assign]
+
+    async def _listen(self, page: Any) -> None:
 
         async def answer(route: Any) -> None:
             response = await route.fetch()
@@ -85,7 +89,6 @@ class Heard:
                 self.heads.add(str(head["height"]))
             await route.fulfill(response=response)
 
-        session.on("Network.eventSourceMessageReceived", event)
         await page.route(re.compile(r"/v1/(status|sync|headers)\b"), answer)
 
 
@@ -98,7 +101,7 @@ async def test_it_shows_what_the_node_says_while_it_syncs() -> None:
         watched(nodes) as node,
         ApiServer(node, port=0) as api,
         Client(api.url) as client,
-        opened(running, api.url + "/", theme="dark", before=heard.listen) as page,
+        heard.by(running, api) as page,
     ):
         shown: list[tuple[str, str]] = []
         await page.until("() => document.querySelector('[data-field=\"sync.progress\"]')?.value")
@@ -238,69 +241,3 @@ async def test_it_survives_a_restart_of_the_node(tmp_path: Path) -> None:
                 assert "No values" in flow or "over" in flow
                 assert all("net::ERR" in error for error in page.errors), page.errors
                 assert page.outside == []
-
-
-async def test_what_happened_while_its_events_were_broken_off_is_told() -> None:
-    """The page goes on after the last event that it heard."""
-    maker = ChainMaker()
-    live = "() => document.getElementById('connection').dataset.state === 'live'"
-    async with (
-        scene(config=maker.config, blocks=0) as made,
-        browser() as running,
-        opened(running, made.api.url + "/") as page,
-    ):
-        await page.until(live)
-        for block in maker.run(maker.genesis, 2):
-            made.node.chain.import_block(block)
-        await page.until_value("head.height", 2)
-        events = made.api._context.events
-        await until(lambda: bool(events.listeners))
-        for listener in tuple(events.listeners):
-            listener.leave()
-        await until(lambda: not events.listeners)
-        for block in maker.run(maker.genesis, 3, gap=2):
-            made.node.chain.import_block(block)
-        await page.until("() => !document.getElementById('reorganised').hidden")
-        assert "2\u00a0blocks undone" in await page.page.locator("#reorganised").inner_text()
-        await page.until(live)
-        assert page.errors == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_it_survives_the_end_of_the_node_s_process(tmp_path: Path, number: int) -> None:
-    """Nobody touches the page meanwhile."""
-    made = ("chain", "new", "net", "--validators", "1", "--accounts", "2", "--block-time", "1")
-    await asyncio.to_thread(succeed, *made, cwd=tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = ("node", "--data", tmp_path / "data", "--genesis", tmp_path / "net/genesis.json")
-    command += ("--validator-key", tmp_path / "net/keys/validator-0.key", "--listen", "127.0.0.1:0")
-    command += ("--http", f"127.0.0.1:{port}")
-    live = "() => document.getElementById('connection').dataset.state === 'live'"
-    url = f"http://127.0.0.1:{port}/"
-    async with browser() as running_browser, AsyncExitStack() as stack:
-        with running(*command) as node:
-            await asyncio.to_thread(node.line_with, "HTTP")
-            page = await stack.enter_async_context(opened(running_browser, url))
-            await page.until(live)
-            await page.until("() => Number(document.querySelector('#blocks data')?.value) >= 2")
-            await asyncio.to_thread(node.stop, number)
-        await page.until("() => !document.getElementById('lost').hidden")
-        with running(*command) as node:
-            await page.until(live)
-            async with Client(url) as client:
-                before = (await client.status()).head.height
-                await page.until(
-                    "(height) => Number(document.querySelector('#blocks data')?.value) > height",
-                    before,
-                )
-                shown = int(await page.value("head.height"))
-                assert (await client.header(shown)).height == shown
-                rows = await page.page.locator("#blocks tbody tr").all()
-                hashes = [await row.get_attribute("data-hash") for row in rows]
-                known = {each.hash for each in await client.headers(limit=20)}
-                assert len(hashes) == len(set(hashes)) > 2
-                assert set(hashes) <= known
-            assert not await page.page.locator("#lost").is_visible()
-            assert all("net::ERR" in error for error in page.errors), page.errors
-            await asyncio.to_thread(node.stop)

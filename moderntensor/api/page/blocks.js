@@ -44,9 +44,11 @@ function drawNews(event) {
   note.hidden = event === null || Date.now() - event.at > NEWS_FOR;
   if (note.hidden) return;
   const lost = event.from_height - event.fork_height;
-  say(note, `Reorganised ${ago((Date.now() - event.at) / 1000)}: the branch up to block ` +
-    `${count(event.from_height)} was left after block ${count(event.fork_height)} ` +
-    `(${several(lost, "block")} undone); the head is now block ${count(event.to_height)}.`);
+  const told = ago((Date.now() - event.at) / 1000);
+  const when = event.late ? `while this page heard nothing, which it was told ${told}` : told;
+  say(note, `Reorganised ${when}: the branch up to block ${count(event.from_height)} was left ` +
+    `after block ${count(event.fork_height)} (${several(lost, "block")} undone) for one up to ` +
+    `block ${count(event.to_height)}.`);
 }
 
 function makeRow({ header }, store, toggle) {

@@ -156,7 +156,7 @@ export class Chart {
   #chosen() {
     const samples = this.#history.samples;
     const last = samples.at(-1);
-    if (last === undefined) return last;
+    if (last === undefined) return undefined;
     if (this.#pointer === null) return this.#now - last.at > GAP ? undefined : last;
     const distance = (sample) => Math.abs(this.#x(sample.at) - this.#pointer);
     return samples.reduce((best, each) => (distance(each) < distance(best) ? each : best));

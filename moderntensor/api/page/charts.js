@@ -5,6 +5,7 @@ import { byId } from "./dom.js";
 import { compact, digits, flow } from "./format.js";
 import { Recorder } from "./history.js";
 
+const AT_LEAST_EVERY = 5000; // milliseconds
 const SPACE = "\u00a0";
 const perSecond = (n) => `${digits(n)}/s`;
 const axis = (n) => `${compact(n).replace(SPACE, "")}/s`;
@@ -40,11 +41,11 @@ export function showCharts(store) {
       least: 4000,
     }),
   ];
+  const draw = () => {
+    for (const chart of charts) chart.draw(performance.now() / 1000);
+  };
   const names = ["reset", "sync", "traffic"];
-  store.subscribe((_, changed) => {
-    if (!names.some((name) => changed.has(name))) return;
-    const now = performance.now() / 1000;
-    for (const chart of charts) chart.draw(now);
-  });
-  for (const chart of charts) chart.draw(performance.now() / 1000);
+  store.subscribe((_, changed) => names.some((name) => changed.has(name)) && draw());
+  draw();
+  setInterval(draw, AT_LEAST_EVERY); // where nothing is answered, time goes on
 }

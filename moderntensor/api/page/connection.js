@@ -2,8 +2,7 @@
 
 import { byId, say } from "./dom.js";
 import { clock, duration } from "./format.js";
-
-const LATE = 8000; // milliseconds: four rounds of questions, which a busy node puts off
+import { isLate } from "./late.js";
 
 const NAMES = {
   connecting: "Connecting",
@@ -18,8 +17,8 @@ export function showConnection(store, retry) {
   let spoken = "connecting";
   const draw = () => {
     const { updated, retryAt, since, detail } = store.connection;
-    let { state } = store.connection;
-    if (["live", "polling"].includes(state) && Date.now() - updated > LATE) state = "late";
+    const answering = ["live", "polling"].includes(store.connection.state);
+    const state = answering && isLate(store, "status") ? "late" : store.connection.state;
     const pill = byId("connection");
     pill.dataset.state = state;
     say(pill.querySelector("b"), NAMES[state]);

@@ -1,15 +1,25 @@
 // Staying up to date: events as they happen, and a modest round of questions for the rest.
 
-import { get, listen, Refused } from "./api.js";
+import { get, Refused } from "./api.js";
+import { EventStream } from "./events.js";
 
 const ROUND = 2000; // milliseconds between rounds
 const SLOW = 2; // peers and headers are asked for every so many rounds
-const LATE = 2 * ROUND; // then what is shown is told to be old
 const SYNC_FRESH = 1900; // a sync event younger than this spares the question
 const FIRST_WAIT = 1000; // before the node is tried again; doubled each time up to
 const LONGEST_WAIT = 15000;
+const LONGEST_OBEYED = 60000; // of what a node asks for by Retry-After
 const STREAM_WAIT = 5000; // before another stream of events; doubled up to a minute
 const HIDDEN_FOR = 5 * 60 * 1000; // then nobody looks, and the node is left alone
+const SLACK = 1000; // that answers may take, before they are missed
+/** Milliseconds after which an answer is no longer of now: two rounds of that question. */
+export const CURRENT_FOR = {
+  status: 2 * ROUND + SLACK,
+  sync: 2 * ROUND + SLACK,
+  traffic: 2 * ROUND + SLACK,
+  peers: 2 * SLOW * ROUND + SLACK,
+  headers: 2 * SLOW * ROUND + SLACK,
+};
 export const BLOCKS_SHOWN = 12;
 const COUNTS_KEPT = 200;
 
@@ -20,15 +30,15 @@ export class Live {
   #wait = FIRST_WAIT;
   #busy = false;
   #again = null; // milliseconds: asked to ask again while asking
-  #urgent = false; // by whoever looks at the page
+  #pressed = false; // to try now, while asking
   #paused = false;
-  #close = null;
-  #heardLast = null; // the id of the last event
+  #stream = null;
   #streaming = false;
+  #lastId = ""; // where the last stream ended
+  #heightAtOpen = -1; // what was told of then and is not higher had happened before
   #streamWait = STREAM_WAIT;
   #streamAfter = 0;
   #heardSync = -Infinity;
-  #answered = new Map(); // when, by what was asked
   #peersSoon = false;
   #headersSoon = true;
   #hiddenTimer = null;
@@ -45,7 +55,7 @@ export class Live {
 
   /** Ask now instead of at the end of the wait. */
   retry() {
-    this.#urgent = this.#busy;
+    this.#pressed = this.#busy;
     this.#schedule(0);
   }
 
@@ -86,10 +96,10 @@ export class Live {
       await this.#askAll();
       this.#wait = FIRST_WAIT;
     } catch (error) {
-      if (!this.#urgent || tooMany(error)) this.#again = null; // that was the answer
+      this.#again = null; // that was the answer to what events asked for
       if (!this.#paused) delay = this.#failed(error);
     } finally {
-      this.#busy = this.#urgent = false;
+      this.#busy = this.#pressed = false;
     }
     delay = this.#again ?? delay;
     this.#again = null;
@@ -98,12 +108,16 @@ export class Live {
 
   /** Returns milliseconds until the next question. */
   #failed(error) {
-    if (tooMany(error)) {
-      return Math.max(ROUND, error.retryAfter * 1000);
+    if (error instanceof Refused && error.status === 429) {
+      const wait = Math.max(ROUND, obeyed(error));
+      if (this.#store.connection.state === "lost") { // it answers, but nothing that could be shown
+        this.#connection({ detail: error.message, retryAt: performance.now() + wait });
+      }
+      return wait;
     }
     this.#endStream();
-    const wait = this.#wait;
-    this.#wait = Math.min(2 * wait, LONGEST_WAIT);
+    const wait = this.#pressed ? 0 : this.#wait;
+    if (!this.#pressed) this.#wait = Math.min(2 * wait, LONGEST_WAIT);
     const since = this.#store.connection.since ?? new Date();
     const detail = error instanceof Refused ? error.message : null;
     this.#connection({ state: "lost", since, detail, retryAt: performance.now() + wait });
@@ -116,14 +130,14 @@ export class Live {
     const before = this.#store.status;
     if (before !== null && !sameLife(before, status)) {
       this.#endStream();
+      this.#lastId = "";
       this.#streamAfter = 0;
-      this.#answered.clear();
-      this.#heardLast = null; // another life's: it would miss nothing that is of this one
       this.#store.reset();
       this.#headersSoon = this.#peersSoon = true;
     }
     this.#store.setNodeClock(status.head.timestamp + status.head.age);
     this.#store.set({ status, head: status.head });
+    this.#store.answered("status");
     this.#connection({
       state: this.#streaming ? "live" : "polling",
       updated: new Date(),
@@ -135,6 +149,7 @@ export class Live {
     const slow = this.#round++ % SLOW === 0;
     const head = this.#store.headers[0];
     const headers = this.#headersSoon || head?.hash !== status.head.hash;
+    if (!headers) this.#store.answered("headers"); // by the status: nothing has changed
     const questions = [["traffic", "traffic", (answer) => answer.types]];
     if (performance.now() - this.#heardSync > SYNC_FRESH) questions.push(["sync", "sync"]);
     if (slow || this.#peersSoon) questions.push(["peers", "peers", (answer) => answer.peers]);
@@ -144,83 +159,73 @@ export class Live {
     }
     this.#peersSoon = this.#headersSoon = false;
     const news = {};
-    const refused = new Set();
+    let patience = null; // asked for by the node
     const asked = questions.map(async ([name, path, pick]) => {
+      this.#store.asked(name);
       try {
         const answer = await get(path);
         news[name] = pick ? pick(answer) : answer;
       } catch (error) {
         // A node that is too busy for one of them is there all the same: what was known stays.
-        if (!(error instanceof Refused) || tooMany(error)) throw error;
-        refused.add(name);
+        if (!(error instanceof Refused)) throw error;
+        if (error.status === 429) patience = error;
       }
     });
     await Promise.all(asked);
     if (this.#paused) return;
+    for (const name of Object.keys(news)) this.#store.answered(name);
     if (news.headers?.length) [news.head] = news.headers; // asked for later than the status
     this.#store.set(news);
-    this.#noteLate(Object.keys(news), refused);
-  }
-
-  /** Of what the node was too busy to say again, since when what is shown is as it is. */
-  #noteLate(answered, refused) {
-    const now = performance.now();
-    for (const name of answered) this.#answered.set(name, { now, at: new Date() });
-    const { late } = this.#store;
-    for (const name of answered) late.delete(name);
-    if (this.#store.headers[0]?.hash === this.#store.head?.hash) late.delete("headers");
-    for (const name of refused) {
-      const last = this.#answered.get(name);
-      if (last === undefined || now - last.now >= LATE) late.set(name, last?.at ?? null);
-    }
-    this.#store.set({ late });
+    if (patience !== null) throw patience;
   }
 
   // --- events ------------------------------------------------------------------------------
 
   #startStream() {
-    if (this.#close !== null || performance.now() < this.#streamAfter) return;
-    this.#close = listen({
-      after: this.#heardLast,
+    if (this.#stream !== null || performance.now() < this.#streamAfter) return;
+    this.#heightAtOpen = this.#lastId ? this.#store.head.height : -1;
+    this.#stream = new EventStream({
+      after: this.#lastId,
       onOpen: () => {
         this.#streaming = true;
         this.#streamWait = STREAM_WAIT;
         this.#connection({ state: "live" });
       },
-      onEnd: () => {
+      onEnd: (error) => {
         const had = this.#streaming;
         this.#endStream();
-        this.#streamAfter = performance.now() + this.#streamWait;
+        const wait = Math.max(this.#streamWait, error instanceof Refused ? obeyed(error) : 0);
+        this.#streamAfter = performance.now() + wait;
         this.#streamWait = Math.min(2 * this.#streamWait, 60000);
         if (had) this.#schedule(FIRST_WAIT); // is the node still there?
       },
-      onEvent: (event, id) => {
-        this.#heardLast = id;
-        this.#hear(event);
-      },
+      onEvent: (event) => this.#hear(event),
     });
   }
 
   #endStream() {
-    this.#close?.();
-    this.#close = null;
     this.#streaming = false;
+    if (this.#stream === null) return;
+    this.#stream.close();
+    this.#lastId = this.#stream.lastId;
+    this.#stream = null;
   }
 
   #hear(event) {
     if (event.type === "sync") {
       this.#heardSync = performance.now();
-      if (this.#store.late.delete("sync")) this.#store.set({ late: this.#store.late });
+      this.#store.answered("sync");
       this.#store.set({ sync: event.sync });
     } else if (event.type === "head") {
       this.#newHead(event);
     } else if (event.type === "reorganisation") {
-      this.#store.set({ reorganisation: { ...event, at: Date.now() } });
+      const late = event.to_height <= this.#heightAtOpen;
+      this.#store.set({ reorganisation: { ...event, at: Date.now(), late } });
       this.#headersSoon = true;
     } else if (event.type === "peer") {
       if (!this.#peersSoon) this.#soon();
       this.#peersSoon = true;
-    } else {
+    } else { // missed: how many is not always known
       this.#peersSoon = this.#headersSoon = true;
     }
   }
@@ -231,12 +236,13 @@ export class Live {
   }
 
   #newHead({ header, transactions }) {
-    const { counts, headers } = this.#store;
+    const { counts, head, headers } = this.#store;
     counts.set(header.hash, transactions);
     while (counts.size > COUNTS_KEPT) counts.delete(counts.keys().next().value);
-    if (headers.slice(1).some(({ hash }) => hash === header.hash)) return; // it came late
+    if (header.height < head?.height) return; // it came late: branches win by being longer
     const top = headers[0];
     if (top !== undefined && header.previous_hash === top.hash) {
+      this.#store.answered("headers");
       this.#store.set({ headers: [header, ...headers].slice(0, BLOCKS_SHOWN), counts });
     } else if (header.hash !== top?.hash) {
       this.#headersSoon ||= this.#store.status?.phase === "following";
@@ -245,9 +251,8 @@ export class Live {
   }
 }
 
-function tooMany(error) {
-  return error instanceof Refused && error.status === 429;
-}
+/** Milliseconds that a refusal asks to wait. */
+const obeyed = (refused) => Math.min(refused.retryAfter * 1000, LONGEST_OBEYED);
 
 function sameLife(before, after) {
   return before.node_id === after.node_id && Math.abs(before.started_at - after.started_at) < 1;

@@ -9,7 +9,6 @@ const EMPTY = {
   headers: [],
   counts: new Map(), // transactions by block hash, as far as events told
   reorganisation: null,
-  late: new Map(), // what the node is too busy to say: when it last did, or null
 };
 
 export class Store {
@@ -23,7 +22,8 @@ export class Store {
   }
 
   #clear() {
-    Object.assign(this, EMPTY, { counts: new Map(), headers: [], late: new Map() });
+    Object.assign(this, EMPTY, { counts: new Map(), headers: [] });
+    this.answers = new Map(); // when each question was answered last, by what it is about
     this.nodeClock = null;
   }
 
@@ -39,6 +39,16 @@ export class Store {
       this.#changed.add(name);
     }
     this.#schedule();
+  }
+
+  /** A question was put; what was never answered is as old as that. */
+  asked(name) {
+    if (!this.answers.has(name)) this.answers.set(name, { at: performance.now(), when: null });
+  }
+
+  /** What it is about is known as of now. */
+  answered(name) {
+    this.answers.set(name, { at: performance.now(), when: new Date() });
   }
 
   /** Forget all: the node was restarted, or is another one. */
