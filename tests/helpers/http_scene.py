@@ -16,6 +16,7 @@ from moderntensor.api.limits import READS_WAITING
 from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.blockchain.transaction import Transaction
 from moderntensor.config import NodeConfig
+from moderntensor.network.sync import SyncPhase
 from moderntensor.node import FullNode
 
 TOKEN = "t" * 32
@@ -155,4 +156,5 @@ async def scene(
         stack.push_async_callback(made.session.close)
         if other is not None:
             await until(lambda: node.chain.head == other.chain.head)
+            await until(lambda: node.sync.status.phase is SyncPhase.FOLLOWING)  # a turn later
         yield made
