@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Final, ParamSpec, Protocol, TypeVar
@@ -87,6 +87,18 @@ class Runtime:
             if turns is not self._bulk:  # closed meanwhile, which cancels what `run` has queued too
                 raise asyncio.CancelledError
             return await self.run(function, *args, **kwargs)
+
+    async def run_bulk_each(self, calls: Iterable[Callable[[], T]]) -> list[T]:
+        """`run_bulk` for all of them, outcomes in their order. The first that raises ends the
+        others: when this returns or raises, none of them waits for its turn any longer."""
+        tasks = [asyncio.ensure_future(self.run_bulk(call)) for call in calls]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
     async def run_writer(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` on the one thread that writes to the store; calls queue in order."""

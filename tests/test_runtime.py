@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from functools import partial
+
+import pytest
 
 from moderntensor.runtime import BULK_PER_WORKER, Runtime
 
@@ -63,6 +66,39 @@ async def test_bulk_work_ends_with_its_runtime() -> None:
             await piece
     assert sum(piece.cancelled() for piece in bulk) == 9
     assert runtime._pool is None
+
+
+async def test_pieces_that_belong_together_end_together() -> None:
+    """At the first that fails, and when they are given up: nothing waits for a turn afterwards."""
+    runtime, begin, done = Runtime(1), threading.Event(), list[int]()
+
+    def piece(number: int) -> int:
+        begin.wait()
+        done.append(number)
+        if number == 1:
+            raise ArithmeticError("of ours")
+        return number
+
+    calls = [partial(piece, number) for number in range(50)]
+    try:
+        given_up = asyncio.ensure_future(runtime.run_bulk_each(calls))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert len(asyncio.all_tasks()) == 1
+        begin.set()
+        await runtime.run(done.clear)
+        with pytest.raises(ArithmeticError, match="of ours"):
+            await runtime.run_bulk_each(calls)
+        assert len(asyncio.all_tasks()) == 1
+        await runtime.run(lambda: None)
+        assert done[:2] == [0, 1]
+        assert len(done) < 2 + 2 * BULK_PER_WORKER
+        assert await runtime.run_bulk_each(calls[5:]) == list(range(5, 50))
+    finally:
+        begin.set()
+        runtime.close()
 
 
 def test_a_runtime_serves_one_loop_after_the_other() -> None:

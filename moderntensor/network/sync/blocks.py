@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
+from functools import partial
 from typing import Final, TypeVar
 
 from ...blockchain.block import EMPTY_BODY, ZERO_HASH
@@ -138,11 +139,8 @@ class BodiesJob(Job):
         """Hash, decode and recover senders in worker threads."""
         share = sum(map(len, bodies)) // self._runtime.workers + 1
         size = min(max(share, PREPARE_BYTES), PREPARE_BYTES_MOST)
-        parts = await asyncio.gather(
-            *(
-                self._runtime.run_bulk(prepare_bodies, part, self._runtime.signatures)
-                for part in slices(bodies, size)
-            )
+        parts = await self._runtime.run_bulk_each(
+            partial(prepare_bodies, part, self._runtime.signatures) for part in slices(bodies, size)
         )
         return [body for part in parts for body in part]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Final
 
 from ...backend import headers as engine
@@ -66,17 +66,15 @@ class HeaderChecker:
 
     async def first_bad(self, batch: HeaderBatch, start: int = 0) -> int | None:
         """The index of the first header from `start` on whose signature is bad, if one is."""
-        found = await asyncio.gather(
-            *(
-                self._runtime.run_bulk(
-                    verify_header_signatures,
-                    batch,
-                    i,
-                    min(i + SIGNATURE_SLICE, len(batch)),
-                    self._runtime.signatures,
-                )
-                for i in range(start, len(batch), SIGNATURE_SLICE)
+        found = await self._runtime.run_bulk_each(
+            partial(
+                verify_header_signatures,
+                batch,
+                i,
+                min(i + SIGNATURE_SLICE, len(batch)),
+                self._runtime.signatures,
             )
+            for i in range(start, len(batch), SIGNATURE_SLICE)
         )
         return next((bad for bad in found if bad is not None), None)
 
