@@ -56,7 +56,11 @@ cdef size_t walk(
             broken[0] = R_PREVIOUS_HASH
             return i
         timestamp = mt_load_be64(header + TIMESTAMP_AT)
-        if slotted and block_time <= timestamp - slot_start < 2 * block_time:
+        if (
+            slotted
+            and timestamp >= slot_start  # else the difference wraps round
+            and block_time <= timestamp - slot_start < 2 * block_time
+        ):
             # The slot after the parent's, as most are: no need to divide.
             slot += 1
             slot_start += block_time

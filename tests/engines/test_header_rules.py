@@ -261,6 +261,25 @@ def test_the_end_of_time_and_height(headers: ModuleType) -> None:
     assert batch_of(headers, [last]).check_prefix(stuck, rules, U64_MAX) == (0, "slot")
 
 
+@pytest.mark.parametrize(
+    ("start", "block_time", "at", "timestamp"),
+    [
+        (0, 12, 2**64 - 16, 0),
+        (0, 12, 2**64 - 4, 19),
+        (GENESIS_TIME, 1_897_136_051, 2**64 - 1_867_531_458, GENESIS_TIME + 13),
+        (GENESIS_TIME, 2**32 - 1, 2**64 - 1, GENESIS_TIME + 2**32),
+    ],
+)
+def test_a_slot_is_not_after_one_at_the_end_of_time(
+    headers: ModuleType, start: int, block_time: int, at: int, timestamp: int
+) -> None:
+    """What lies between them is less than nothing, not the next slot round the corner."""
+    parent = headers.Anchor(GENESIS_HASH, 0, at)
+    items = [RawHeader(timestamp=timestamp)]
+    rules = {"genesis_timestamp": start, "block_time": block_time, "validators": ()}
+    assert broken(headers, items, anchor=parent, **rules) == (0, 1, "slot")
+
+
 def test_large_rules(headers: ModuleType) -> None:
     rules = headers.HeaderRules(
         U64_MAX, 2**32 - 1, U64_MAX, checkpoints={U64_MAX: bytes(32)}, max_drift=2**32 - 1
