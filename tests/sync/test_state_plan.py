@@ -10,6 +10,7 @@ from moderntensor.blockchain.staging import Hole
 from moderntensor.network.messages import StateNodesMessage
 from moderntensor.network.sync.state_plan import (
     CHUNK_ACCOUNTS,
+    CHUNK_FIRST,
     CHUNK_LEAST,
     SHARE_LEAST,
     WHOLE,
@@ -65,7 +66,9 @@ def test_what_may_be_here_in_part_or_is_too_large_is_descended(
 
 
 def test_chunks_are_what_the_fastest_peer_gives_in_a_second_within_bounds() -> None:
-    assert chunk_accounts([]) == chunk_accounts([None]) == CHUNK_ACCOUNTS
+    assert chunk_accounts([]) == chunk_accounts([None], [None]) == CHUNK_FIRST
+    assert chunk_accounts([None], [10.0, 500.0]) == 1200  # by what the headers came at
+    assert chunk_accounts([300.0, None], [1e9]) == 300
     assert chunk_accounts([10.0, None]) == CHUNK_LEAST
     assert chunk_accounts([10.0, 1000.0]) == 1000
     assert chunk_accounts([1e9]) == CHUNK_ACCOUNTS

@@ -88,6 +88,23 @@ async def test_all_peers_share_the_work() -> None:
         assert whole.count <= sum(server.accounts for server in servers) <= 2 * whole.count
 
 
+async def test_a_state_that_one_reply_could_hold_is_asked_for_in_pieces() -> None:
+    """On a slow line that reply would come when nobody waits for it any more, from every peer."""
+    whole, counts = image(3 * CHUNK), list[int]()
+
+    def note(asked: Request, reply: Reply) -> Reply:
+        if isinstance(reply, StateMessage):
+            counts.append(reply.count)
+        return reply
+
+    async with fetching() as fetcher, state_node(whole, lie=note) as server:
+        await fetcher.connect(server)
+        await fetcher.fetch(whole)
+        assert fetcher.holds(whole)
+    assert sum(counts) == whole.count
+    assert max(counts) <= CHUNK
+
+
 async def test_a_peer_that_allows_one_request_at_a_time_is_asked_no_more() -> None:
     whole = image()
     small = SETTINGS.replace(max_inflight=1)

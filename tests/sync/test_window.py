@@ -268,6 +268,37 @@ async def test_a_liar_is_parted_from_and_its_work_given_to_others() -> None:
     assert (honest.code, liar.code) == (None, DisconnectCode.BAD_BLOCK)
 
 
+@pytest.mark.parametrize("passed_over", [False, True])
+async def test_a_lie_is_looked_at_to_the_end_though_another_was_quicker(passed_over: bool) -> None:
+    """Be it that the job is done meanwhile, or the whole window: a liar need only be second."""
+    honest, liar = StandInPeer("honest"), StandInPeer("liar", height=1000)
+    pool = pool_of(honest, liar, stall_timeout=60.0 if passed_over else 0.02)
+    done = asyncio.Event()
+
+    class Checked(Numbered):
+        items = 1
+
+        async def fetch(self, attempt: Attempt) -> None:
+            attempt.answered()
+            if attempt.source.peer is liar:  # type: ignore[comparison-overlap]
+                await done.wait()
+                await asyncio.sleep(0.01)  # a check in a thread takes its time
+                raise Misbehaviour(Offence.BAD_BODY, "a lie")
+            self.done = True
+            done.set()
+
+    for source in pool:
+        if passed_over and source.peer is honest:  # type: ignore[comparison-overlap]
+            source.capacity[Kind.BODIES].delivered(1000, 1.0)  # so the liar is early overtaken
+    window: Window[Checked] = Window(pool, Runtime(1), Kind.BODIES, 8, 10**9)
+    await window.submit(Checked(500, lambda job, source: ""))  # which only the liar claims
+    window.close()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(window.run())
+        assert await window.take() is not None
+    assert (honest.code, liar.code) == (None, DisconnectCode.BAD_BLOCK)
+
+
 async def test_what_every_peer_refuses_cannot_be_had() -> None:
     pool = pool_of(StandInPeer("a"), StandInPeer("b"))
     with pytest.raises(ExceptionGroup) as caught:
@@ -331,6 +362,18 @@ def test_what_may_be_large_begins_small_and_grows_in_a_few_requests() -> None:
         capacity.delivered(size, 0.01)
     assert asked == [4, 16, 64]
     assert capacity.requests(4) == 4
+
+
+def test_what_is_small_is_not_asked_for_by_ones() -> None:
+    """However long a single item took: that was the distance."""
+    capacity = Capacity(least=64)
+    capacity.delivered(1, 1.2)
+    assert capacity.size(1024) == 64
+    assert capacity.size(43) == 43
+    capacity.delivered(64, 1.25)
+    for _ in range(20):
+        capacity.delivered(capacity.size(1024), 1.25)
+    assert 64 <= capacity.size(1024) < 80  # and no more than it delivers in time
 
 
 def test_fewer_requests_are_under_way_where_one_item_takes_long() -> None:

@@ -79,7 +79,7 @@ class BodiesJob(Job):
 
     async def fetch(self, attempt: Attempt) -> None:
         """As many as the peer's pace allows, in one request; another attempt gets the rest."""
-        source, start = attempt.source, self._next
+        source, start, blocks = attempt.source, self._next, self._blocks
         left = len(self._missing) - start
         wanted = self._missing[start : start + self._pool.size(source, Kind.BODIES, left)]
         request = GetBlockBodiesMessage(hashes=tuple(block_hash for _, block_hash, _ in wanted))
@@ -93,7 +93,7 @@ class BodiesJob(Job):
             if body.root != root:
                 raise Misbehaviour(
                     Offence.BAD_BODY,
-                    f"the body of block {self._blocks[i][0]} does not match its txs_root",
+                    f"the body of block {blocks[i][0]} does not match its txs_root",
                 )
         size = sum(map(len, reply.bodies))
         self._pool.delivered(source, Kind.BODIES, len(prepared), size, arrived - attempt.moved)

@@ -18,12 +18,14 @@ class Capacity:
     """Items per second that a peer delivers in one request, as a moving average, and what that
     means for the next one."""
 
-    __slots__ = ("_most", "rate")
+    __slots__ = ("_least", "_most", "rate")
 
-    def __init__(self, first: int | None = None) -> None:
-        """`first`: how many items to begin with where they may be large; None: all allowed."""
+    def __init__(self, first: int | None = None, least: int = 1) -> None:
+        """`first`: how many items to begin with where they may be large; None: all allowed.
+        `least`: how many to ask for in any case."""
         self.rate: float | None = None  # nothing measured yet
         self._most = first
+        self._least = least
 
     def delivered(self, items: int, seconds: float) -> None:
         """Learn from one reply."""
@@ -50,7 +52,7 @@ class Capacity:
             most = min(most, self._most)
         if self.rate is None:
             return most
-        return max(1, min(most, int(self._in_time(latency))))
+        return min(most, max(self._least, int(self._in_time(latency))))
 
     def requests(self, most: int, latency: float = 0.0) -> int:
         """How many requests may be under way: one until the peer is known, and fewer where a

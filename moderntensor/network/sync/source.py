@@ -22,6 +22,9 @@ class Kind(IntEnum):
 # Of what may be large, the first request asks for so little, or the replies of all peers together
 # would fill a thin line for longer than any of them may take.
 FIRST_ITEMS: Final[dict[Kind, int]] = {Kind.BODIES: 4}
+# Of what is small, 4 or 5 KiB are worth a round trip however long the ones before took: by one that
+# asked for a single item a peer far away would look slow for ever.
+LEAST_ITEMS: Final[dict[Kind, int]] = {Kind.HEADERS: 16, Kind.NODES: 64}
 
 
 class Refused(Exception):  # noqa: N818  (an outcome, no error)
@@ -77,7 +80,9 @@ class Source:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.capacity = tuple(Capacity(FIRST_ITEMS.get(kind)) for kind in Kind)  # by it
+        self.capacity = tuple(
+            Capacity(FIRST_ITEMS.get(kind), LEAST_ITEMS.get(kind, 1)) for kind in Kind
+        )
         self.in_flight = [0] * len(Kind)  # by Kind
         self.rests_until = 0.0  # loop time
         # All these are loop times by Kind, for who serves the one may withhold the other.

@@ -108,7 +108,7 @@ class StateStage:
         """Give out subtrees, descending to smaller ones ahead of those that are under way."""
         after: Hole | None = None
         while True:
-            chunk = chunk_accounts(source.capacity[Kind.STATE].rate for source in self._pool)
+            chunk = self._chunk()
             holes = await self._holes(REGION_HOLES, after)
             deep = [hole for hole in holes if is_deep(hole, chunk)]
             if holes and not holes[0].count:
@@ -119,9 +119,17 @@ class StateStage:
                 for hole in merged(holes, chunk):
                     await window.submit(AccountsJob(wanted, hole))
                     after = hole
+                    if self._chunk() >= 2 * chunk:
+                        break  # what is left of them makes larger pieces
             else:
                 break
         window.close()
+
+    def _chunk(self) -> int:
+        paces = [source.capacity for source in self._pool]
+        return chunk_accounts(
+            (pace[Kind.STATE].rate for pace in paces), (pace[Kind.HEADERS].rate for pace in paces)
+        )
 
     async def _holes(self, most: int, after: Hole | None) -> list[Hole]:
         return await self._runtime.run(self._staging.holes, most, after)

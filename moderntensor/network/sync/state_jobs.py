@@ -130,8 +130,7 @@ class AccountsJob(Job):
 
 
 class RootJob(Job):
-    """The root, of which nobody knows yet how many accounts it has: a small state as a whole, of
-    a larger one its node."""
+    """The root, of which nobody knows yet how many accounts it has."""
 
     kind = Kind.STATE
 
@@ -146,19 +145,16 @@ class RootJob(Job):
         self.found: list[tuple[Hole, bytes]] = []
 
     async def fetch(self, attempt: Attempt) -> None:
-        """The node first where most may be here already; a state of one account has none."""
+        """Its node, by which the rest is asked for in pieces: a state that one reply holds may
+        take a slow line longer than a request may. A state of one account has no node."""
         state, found = None, []
         try:
-            if self._hole.known:
-                found = await self._wanted.ask_nodes(attempt, [self._hole])
-            else:
-                state = await self._wanted.ask_state(attempt, self._hole)
-        except TooLarge:
             found = await self._wanted.ask_nodes(attempt, [self._hole])
         except Refused:
-            if not self._hole.known:
-                raise
-            state = await self._wanted.ask_state(attempt, self._hole)
+            try:
+                state = await self._wanted.ask_state(attempt, self._hole)
+            except TooLarge:
+                raise Refused from None
         if not self.done:
             self.state, self.found, self.done = state, found, True
 

@@ -20,18 +20,24 @@ WHOLE: Final = 64
 # Accounts asked for at once, if the peers are fast: 440 KiB, some 5 ms of work for each side.
 CHUNK_ACCOUNTS: Final = 4096
 CHUNK_LEAST: Final = 256  # for peers that are very slow: still more than a round trip is worth
+CHUNK_FIRST: Final = 512  # from peers of whom nothing is known: 55 KiB
+
+HEADER_ACCOUNTS: Final = 2.4  # accounts of 108 bytes in the bytes of a header
 
 SHARE_LEAST: Final = 64  # nodes of one request: fewer are not worth another peer's round trip
 
 _Node = tuple[bytes, int, bytes, int]
 
 
-def chunk_accounts(rates: Iterable[float | None]) -> int:
+def chunk_accounts(rates: Iterable[float | None], header_rates: Iterable[float | None] = ()) -> int:
     """How many accounts to ask for at once, by what peers deliver per second: what the fastest of
-    them does in about a second, so that the slower ones are none too late."""
+    them does in about a second, so that the slower ones are none too late. While no account has
+    come the bytes of headers tell."""
     known = [rate for rate in rates if rate is not None]
     if not known:
-        return CHUNK_ACCOUNTS
+        known = [rate * HEADER_ACCOUNTS for rate in header_rates if rate is not None]
+    if not known:
+        return CHUNK_FIRST
     return max(CHUNK_LEAST, min(CHUNK_ACCOUNTS, int(max(known) * TARGET_SECONDS)))
 
 

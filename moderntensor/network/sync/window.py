@@ -62,6 +62,12 @@ class Attempt:
         self._held = True
         source.in_flight[kind] += 1
 
+    @property
+    def owes(self) -> bool:
+        """Whether the peer has not answered yet. What it has sent is checked to the end, though
+        others were quicker: else a liar would only have to be second."""
+        return self._held
+
     def answered(self) -> None:
         """The peer owes nothing more: it is asked for something else while what it sent is being
         checked, however few requests it may have at a time."""
@@ -309,7 +315,7 @@ class Window(Generic[J]):
         for attempt in tuple(self._passed):
             if now - attempt.moved >= self._pool.patience.seconds:
                 self._pool.overdue(attempt.source, self._kind, attempt.moved, attempt.read_before)
-            if attempt.task is not None:
+            if attempt.task is not None and attempt.owes:
                 attempt.task.cancel()
 
     def _start(self, group: asyncio.TaskGroup, job: J, source: Source) -> None:
@@ -356,7 +362,7 @@ class Window(Generic[J]):
         for other in others:
             if other.passed and not other.late:
                 self._passed[other] = None  # it is not asked for more until it has answered
-            elif other.task is not None:
+            elif other.task is not None and other.owes:
                 other.task.cancel()
         if self._jobs and self._jobs[0].done:
             self._ready.set()
