@@ -25,12 +25,15 @@ from moderntensor.network.messages import (
     PeersMessage,
     Reply,
     Request,
+    StateMessage,
+    StateNodesMessage,
     Status,
 )
 from moderntensor.node import FullNode
 from moderntensor.simulation.adversaries import (
     BODY_LIES,
     HEADER_LIES,
+    STATE_LIES,
     Coalition,
     Forker,
     Liar,
@@ -49,6 +52,7 @@ from moderntensor.storage import MemoryStore
 
 SMALL: dict[str, dict[str, Any]] = {
     "sync_hostile": {"blocks": 300},
+    "fast_hostile": {"blocks": 200, "accounts": 1000, "interval": 128},
     "eclipse": {"honest": 4, "hostile": 10, "validators": 3},
     "forks": {"seconds": 20.0, "most": 8},
 }
@@ -141,6 +145,23 @@ def test_a_liar_cuts_bodies() -> None:
     assert isinstance(honest, BlockBodiesMessage)
     assert isinstance(false, BlockBodiesMessage)
     assert [len(body) + 1 for body in false.bodies] == [len(body) for body in honest.bodies]
+
+
+@pytest.mark.parametrize("name", ["altered", "missing"])
+def test_a_liar_changes_accounts(name: str) -> None:
+    records = (2).to_bytes(4, "big") + bytes(108) + b"\1" * 108
+    reply = StateMessage(request_id=1, accounts=records)
+    false = STATE_LIES[name](reply)
+    assert isinstance(false, StateMessage)
+    assert (false.count, false.accounts != records) == (2 if name == "altered" else 1, True)
+    assert STATE_LIES[name](reply.replace(status=Status.NOT_FOUND, accounts=bytes(4))) is None
+
+
+def test_a_liar_swaps_the_halves_of_nodes() -> None:
+    node = (b"\1" * 32, 1, b"\2" * 32, 2)
+    false = STATE_LIES["nodes"](StateNodesMessage(request_id=1, nodes=(node,)))
+    assert isinstance(false, StateNodesMessage)
+    assert false.nodes == ((b"\2" * 32, 2, b"\1" * 32, 1),)
 
 
 def test_a_liar_swaps_bodies() -> None:

@@ -37,6 +37,9 @@ PINNED: list[tuple[str, int, dict[str, Any]]] = [
     # A skeleton's last header was signed by nobody: a minute was lost, and nobody was to blame:
     # tests/sync/test_sync_liars.py, "a pin that no validator signed".
     ("sync_hostile", 20, {}),
+    # The whole state was asked for in one reply, which took a slow line longer than a request may,
+    # from every peer: tests/sync/test_state_stage.py, "could hold is asked for in pieces".
+    ("fast_hostile", 393, {}),
 ]
 
 

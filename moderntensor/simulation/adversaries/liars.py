@@ -1,4 +1,4 @@
-"""Peers that serve false headers or false bodies, from some reply on."""
+"""Peers that serve false headers, bodies or accounts, from some reply on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from ...network.messages import (
     BlockBodiesMessage,
     GetBlockBodiesMessage,
     GetHeadersMessage,
+    GetStateMessage,
+    GetStateNodesMessage,
     HeadersMessage,
     MessageType,
     Reply,
     Request,
+    StateMessage,
+    StateNodesMessage,
+    Status,
 )
 from ...network.p2p import P2PNode
 from ...network.peer import Peer
 
-__all__ = ["BODY_LIES", "HEADER_LIES", "Liar", "false_replies"]
+__all__ = ["BODY_LIES", "HEADER_LIES", "STATE_LIES", "Liar", "Lie", "false_replies"]
 
 Lie = Callable[[Reply], Reply | None]
 """The reply changed, or None where there is nothing in it to change."""
@@ -27,6 +32,7 @@ Lie = Callable[[Reply], Reply | None]
 MAX_NOTED: Final = 64
 _COUNT: Final = 2  # bytes before the first header
 _HEIGHT_END: Final = 12  # where a header's height ends: version u32, height u64
+_ACCOUNTS: Final = 4  # bytes before the first account
 
 
 class Liar:
@@ -76,17 +82,57 @@ def cut_bodies(reply: Reply) -> Reply | None:
     return reply.replace(bodies=tuple(body[:-1] for body in reply.bodies))
 
 
+def altered_account(reply: Reply) -> Reply | None:
+    """The last account has something that it has not."""
+    if not isinstance(reply, StateMessage) or reply.status != Status.OK or not _count_of(reply):
+        return None
+    data = bytearray(reply.accounts)
+    data[-1] ^= 1
+    return reply.replace(accounts=bytes(data))
+
+
+def missing_account(reply: Reply) -> Reply | None:
+    """The last account is left out."""
+    if not isinstance(reply, StateMessage) or reply.status != Status.OK or not _count_of(reply):
+        return None
+    count = _count_of(reply)
+    size = (len(reply.accounts) - _ACCOUNTS) // count
+    data = (count - 1).to_bytes(_ACCOUNTS, "big") + reply.accounts[_ACCOUNTS:-size]
+    return reply.replace(accounts=data)
+
+
+def _count_of(reply: StateMessage) -> int:
+    return int.from_bytes(reply.accounts[:_ACCOUNTS], "big")
+
+
+def swapped_nodes(reply: Reply) -> Reply | None:
+    """The two halves of each node have changed places."""
+    if not isinstance(reply, StateNodesMessage) or not reply.nodes:
+        return None
+    nodes = tuple((right, c, left, d) for left, d, right, c in reply.nodes)
+    return None if nodes == reply.nodes else reply.replace(nodes=nodes)
+
+
 HEADER_LIES: Final[Mapping[str, Lie]] = MappingProxyType(
     {"height": wrong_height, "signature": wrong_signature}
 )
 BODY_LIES: Final[Mapping[str, Lie]] = MappingProxyType(
     {"swapped": swapped_bodies, "cut": cut_bodies}
 )
+STATE_LIES: Final[Mapping[str, Lie]] = MappingProxyType(
+    {"altered": altered_account, "missing": missing_account, "nodes": swapped_nodes}
+)
+_LIED_ABOUT: Final = (
+    GetHeadersMessage,
+    GetBlockBodiesMessage,
+    GetStateMessage,
+    GetStateNodesMessage,
+)
 
 
 def false_replies(node: P2PNode, lie: Lie, *, after: int = 0) -> Liar:
-    """Have `node` change its answers to requests for headers or bodies by `lie`, but for the first
-    `after` that could be."""
+    """Have `node` change its answers to requests for headers, bodies or state by `lie`, but for the
+    first `after` that could be."""
     liar = Liar()
     left = after
 
@@ -102,6 +148,6 @@ def false_replies(node: P2PNode, lie: Lie, *, after: int = 0) -> Liar:
         liar.tells(peer.node_id)
         return false
 
-    for kind in (GetHeadersMessage, GetBlockBodiesMessage):
+    for kind in _LIED_ABOUT:
         node.register_handler(MessageType(kind.TYPE), handler)
     return liar

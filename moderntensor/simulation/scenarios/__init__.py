@@ -1,11 +1,23 @@
 """The scenarios of the package; importing this registers them in `simulation.scenario.ALL`."""
 
-from . import bound, chaos, eclipse, forks, leave, partition, propagation, skew, sync_hostile
+from . import (
+    bound,
+    chaos,
+    eclipse,
+    fast_hostile,
+    forks,
+    leave,
+    partition,
+    propagation,
+    skew,
+    sync_hostile,
+)
 
 __all__ = [
     "bound",
     "chaos",
     "eclipse",
+    "fast_hostile",
     "forks",
     "leave",
     "partition",
