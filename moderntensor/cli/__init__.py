@@ -18,6 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130: interrupted. SIGTERM ends the process with 143, once it has cleaned up; `node` takes it,
     like SIGINT, for the wish that it is, and ends with 0.
     """
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # wherever it comes, while modules are imported too
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
     import typer  # noqa: PLC0415 - `import moderntensor.cli` stays light
 
     from ..errors import ModernTensorError  # noqa: PLC0415
@@ -27,14 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)  # by itself it would leave temporary files
     try:
-        code = app(
-            list(sys.argv[1:] if arguments is None else arguments),
-            prog_name="moderntensor",  # however it was started: completion and usage name it
-            standalone_mode=False,
-        )
+        # The name however it was started: completion and usage have it.
+        code = app(list(arguments), prog_name="moderntensor", standalone_mode=False)
     except typer.TyperException as error:
         return _usage_error(error)
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         return 130
     except BrokenPipeError:
         # The reader went away (``| head``): nobody is left to tell. Keep the interpreter from
@@ -43,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except (ModernTensorError, OSError) as error:
         return _fail((str(error) or type(error).__name__) + hint_for(error))
+    except UnicodeEncodeError as error:
+        # Bytes of an argument that are no text, or text that the output's encoding has not.
+        text = error.object[error.start : error.end][:20]
+        return _fail(f"{text!a} cannot be written in {error.encoding}")
     return code if isinstance(code, int) else 0
 
 

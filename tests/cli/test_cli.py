@@ -122,6 +122,35 @@ def test_wrong_arguments_are_one_line_and_2() -> None:
     assert complaint("--no-such", code=2) == "No such option: --no-such (see --help)"
 
 
+def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+    """How Python has them: as surrogates, which nothing can be made of but a file's name."""
+    results = run_each(
+        [
+            ("chain", "new", tmp_path / "net", "--seed", "\udcff"),
+            ("peers", "ban", "\udcff", "--node", "127.0.0.1:1"),
+        ]
+    )
+    for result in results:
+        assert complaint_of(result) == "'\\udcff' cannot be written in utf-8"
+
+
+def test_an_interrupt_while_modules_are_imported_is_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from moderntensor.cli import main\n"
+        "sys.exit(main(['--version']))\n"
+    )
+    done = subprocess.run(
+        [PYTHON[0], "-c", code], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_without_a_command_it_shows_help_and_fails() -> None:
     result = run()
     assert result.returncode == 2
