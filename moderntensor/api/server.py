@@ -129,12 +129,13 @@ class ApiServer:
         site = web.TCPSite(runner, self.host, self.port, backlog=BACKLOG)
         try:
             await site.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             await runner.cleanup()
             where = format_address(self.host, self.port)
-            raise NetworkError(
-                f"cannot serve HTTP on {where}: {error.strerror or error}"
-            ) from error
+            reason = "not a host name"  # a label of it is empty or too long
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+            raise NetworkError(f"cannot serve HTTP on {where}: {reason}") from error
         self._runner = runner
         self.port = runner.addresses[0][1]
         self._context.events.start()

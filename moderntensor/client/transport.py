@@ -210,6 +210,9 @@ def checked_url(node: str) -> str:
     try:
         parts = urlsplit(node)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        (parts.hostname or "").encode("idna")  # as whoever looks it up does
+    except UnicodeError as error:  # a label that is empty or too long
+        raise ConfigError(f"node {printable(node)!r}: not a host name") from error
     except ValueError as error:
         raise ConfigError(f"node {printable(node)!r}: {error}") from error
     if not usable:

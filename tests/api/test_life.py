@@ -147,6 +147,11 @@ async def test_a_port_in_use_is_said_and_leaves_nothing(served: Scene) -> None:
     await second.stop()
 
 
+async def test_what_is_no_host_is_said(served: Scene) -> None:
+    with pytest.raises(NetworkError, match=r"cannot serve HTTP on two\.\.dots:0: not a host name"):
+        await ApiServer(served.node, "two..dots", 0).start()
+
+
 async def test_more_than_loopback_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     node = FullNode(None, CONFIG, settings=SETTINGS)
     with caplog.at_level(logging.WARNING, "moderntensor.api"):

@@ -198,7 +198,8 @@ async def test_events_tell_of_heads_and_peers() -> None:
 @pytest.mark.parametrize(
     "node",
     ["", "127.0.0.1:8645", "ftp://host", "http://", "http://host:0", "http://host:99999",
-     "http://user:secret@host", "http://host/?a=b", "http://[::1"],
+     "http://user:secret@host", "http://host/?a=b", "http://[::1",
+     "http://two..dots", f"http://{'long' * 16}", "http://\udcff"],
 )  # fmt: skip
 async def test_what_names_no_node(node: str) -> None:
     with pytest.raises(ConfigError) as caught:
