@@ -21,7 +21,7 @@ from ..simulation.page import write as write_page
 from ..simulation.report import as_json, summarize
 from ..simulation.report import write as write_results
 from ..simulation.result import Parameter
-from ..simulation.scenario import ALL, run_scenario
+from ..simulation.scenario import ALL, Scenario, run_scenario
 from .output import bad_option, console, emit, working
 from .simulate_display import show_list, show_result, show_summaries, watch_campaign, watch_run
 
@@ -75,9 +75,7 @@ def simulate(
     load(modules)
     if listing:
         if json:
-            emit(
-                [{"name": k, "about": v.about, "parameters": v.parameters} for k, v in ALL.items()]
-            )
+            emit([_facts(name, each) for name, each in ALL.items()])
         else:
             show_list(console(), ALL)
         return
@@ -100,6 +98,10 @@ def simulate(
             held = _campaign(names, chosen, parameters, modules, jobs, limit, out, json)
     if not held:
         raise typer.Exit(1)
+
+
+def _facts(name: str, scenario: Scenario) -> dict[str, object]:
+    return {"name": name, "about": scenario.about, "parameters": dict(scenario.parameters)}
 
 
 def _one(name: str, seed: int, parameters: dict[str, Any], trace: Path | None, json: bool) -> bool:

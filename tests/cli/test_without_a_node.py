@@ -38,6 +38,8 @@ def test_other_commands_print_json_too(net: Path, tmp_path: Path) -> None:
     assert proved["block_hash"] == checked["block_hash"] == chain["head_hash"]
     assert (proved["trusted"], checked["trusted"]) == (True, False)
     assert {"name", "about", "parameters"} == set(scenarios[0])
+    (chaos,) = (each for each in scenarios if each["name"] == "chaos")
+    assert {"nodes", "validators"} <= set(chaos["parameters"])
 
 
 # --- completion ----------------------------------------------------------------------------
