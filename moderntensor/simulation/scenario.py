@@ -115,7 +115,7 @@ def run_scenario(
 
     `trace_file` gets the trace as text; `on_world` is called once before the run begins.
     ConfigError for an unknown name or parameter, and for values with which the run cannot begin;
-    whatever else the run raises is a violation.
+    SimulationError if that file cannot be written; whatever else the run raises is a violation.
     """
     from . import scenarios  # noqa: F401, PLC0415  (they register themselves here)
 
@@ -151,6 +151,7 @@ def run_scenario(
             on_world(world)
         world.run(main)
     except Exception as error:
+        world.trace.check()  # the fault of a disk is no fault of the run
         if isinstance(error, ConfigError) and not world.now:
             raise  # it could not begin
         logging.getLogger(__name__).debug("the run of %s %d failed", name, seed, exc_info=True)

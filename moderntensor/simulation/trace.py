@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 from zlib import crc32
 
 from ..errors import SimulationError
@@ -32,6 +33,8 @@ class Trace:
         self._text: list[bytes] | None = [] if record is True else None
         self._room = RECORD_CAP if record else 0
         self._file = record.open("wb") if isinstance(record, Path) else None
+        self._path = record if isinstance(record, Path) else None
+        self._broken: OSError | None = None
         self.on_record: Callable[[float, str, str], None] | None = None
         """Called with time, kind and text of each line that is not about bytes."""
 
@@ -80,12 +83,22 @@ class Trace:
             raise SimulationError("the text of the trace is not kept: the world needs record=True")
         return b"".join(self._text).decode()
 
+    def check(self) -> None:
+        """SimulationError if not all lines went into the file. Raised by nobody else: those whose
+        lines they are would take it for a failure of theirs."""
+        if self._broken is not None:
+            reason = self._broken.strerror or self._broken
+            raise SimulationError(f"trace file {self._path}: {reason}") from self._broken
+
     def close(self) -> None:
-        """Finish the file. Idempotent."""
+        """Finish the file; `check` says whether it is whole. Idempotent."""
         self._flush()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                self._failed(file, error)
 
     def _flush(self) -> None:
         if not self._lines:
@@ -98,6 +111,18 @@ class Trace:
         kept = data[: self._room]
         self._room -= len(kept)
         if self._file is not None:
-            self._file.write(kept)
+            self._write(self._file, kept)
         elif self._text is not None:
             self._text.append(kept)
+
+    def _write(self, file: BinaryIO, data: bytes) -> None:
+        try:
+            file.write(data)
+        except OSError as error:
+            self._failed(file, error)
+
+    def _failed(self, file: BinaryIO, error: OSError) -> None:
+        self._broken = self._broken or error
+        self._file, self._room = None, 0  # no line more
+        with suppress(OSError):  # it writes what waits, and ends the file even where it cannot
+            file.close()

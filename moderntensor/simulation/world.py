@@ -216,7 +216,8 @@ class World:
         """Await ``main(world)`` in virtual time, then stop all nodes; what `main` gave.
 
         Once. Raises what `main` raises; else SimulationError where a node cannot be stopped or
-        leaves something running, or where anything failed that nobody was told of.
+        leaves something running, where anything failed that nobody was told of, or where the
+        trace's file could not be written.
         """
         if self.loop.is_closed():
             raise SimulationError("a world runs once: make a new one")
@@ -238,6 +239,7 @@ class World:
         finally:
             gc.set_threshold(*before)
             self.close()
+        self.trace.check()
         return result
 
     def close(self) -> None:
