@@ -90,6 +90,8 @@ def check_names(
 def load(modules: Sequence[str] = ()) -> None:
     """Register the package's scenarios and those of `modules`. ConfigError if one is not there."""
     for module in (f"{__package__}.scenarios", *modules):
+        if not module or module.startswith("."):
+            raise ConfigError(f"cannot import {module!r}: not the whole name of a module")
         try:
             import_module(module)
         except ModuleNotFoundError as error:

@@ -26,7 +26,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT / "tests")  # modules of one's own are looked for here
     trace = tmp_path / "toy.trace"
-    listed, one, bad, machine, several, nothing, wrong, seeds, none = run_each(
+    listed, one, bad, machine, several, nothing, wrong, seeds, none, *unnamed = run_each(
         [
             ["simulate", "--list", *TOY],
             ["simulate", "toy", "--seed", "4", "-p", "nodes=5", "--trace", trace, *TOY],
@@ -37,6 +37,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["simulate", "toy", "-p", "nodes=many", *TOY],
             ["simulate", "toy", "--seeds", "9-2", *TOY],
             ["simulate", "neverland"],
+            ["simulate", "--list", "-m", ""],
+            ["simulate", "--list", "-m", ".scenarios"],
         ]
     )
     assert listed.returncode == 0
@@ -59,6 +61,22 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (none, "no scenario neverland"),
     ):
         assert says in complaint_of(result, code=2)
+    for result in unnamed:
+        assert "not the whole name of a module" in complaint_of(result)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_trace_for_which_there_is_no_room_is_no_failure_of_the_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT / "tests")
+    command = ["simulate", "toy", "--trace", "/dev/full", *TOY]
+    shown, machine = run_each([command, [*command, "--json"]])
+    for result in (shown, machine):
+        assert result.returncode == 1
+        assert "trace file /dev/full: No space left on device" in result.stderr
+        assert "failure" not in result.stdout and "/dev/full" not in result.stdout
+    assert machine.stdout == ""
 
 
 @pytest.mark.long
