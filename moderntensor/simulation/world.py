@@ -17,6 +17,7 @@ from ..config import NodeConfig
 from ..errors import ConfigError, SimulationError
 from ..node import FullNode
 from .host import Host
+from .interrupts import between_callbacks
 from .lines import Line, Link
 from .loop import VirtualLoop
 from .network import SimNetwork
@@ -224,7 +225,8 @@ class World:
         before = gc.get_threshold()
         gc.set_threshold(*_COLLECT)
         try:
-            result = self.loop.run_until_complete(self._whole(main))
+            with between_callbacks(self.loop):
+                result = self.loop.run_until_complete(self._whole(main))
             left = self.loop.wind_up()
             faults = [f"still running at the end: {task}" for task in left]
             faults += self.loop.failures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import socket
 
 import pytest
@@ -119,6 +120,25 @@ def test_what_main_raises_comes_out_and_all_is_stopped() -> None:
         simulate(main)
     assert gc.get_threshold() == before
     assert not any(host.up for host in hosts)
+
+
+def test_an_interrupt_comes_out_and_hits_no_node(caplog: pytest.LogCaptureFixture) -> None:
+    reached = []
+
+    async def main(world: World) -> None:
+        add_hosts(world, 3)
+        await world.start()
+        for step in ("asked", "never"):
+            signal.raise_signal(signal.SIGINT)
+            reached.append(step)  # whose callback it is goes on
+            await asyncio.sleep(60)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(main)
+    assert reached == ["asked"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_is_left_running_is_a_failure() -> None:
