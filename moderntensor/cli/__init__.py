@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from io import TextIOWrapper
 from types import FrameType
 
 __all__ = ["main"]
@@ -18,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130: interrupted. SIGTERM ends the process with 143, once it has cleaned up; `node` takes it,
     like SIGINT, for the wish that it is, and ends with 0.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Not every terminal has every character; what it has not is no reason to end.
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # wherever it comes, while modules are imported too
@@ -48,7 +53,7 @@ def _run(arguments: Sequence[str]) -> int:
     except (ModernTensorError, OSError) as error:
         return _fail((str(error) or type(error).__name__) + hint_for(error))
     except UnicodeEncodeError as error:
-        # Bytes of an argument that are no text, or text that the output's encoding has not.
+        # Bytes of an argument that are no text.
         text = error.object[error.start : error.end][:20]
         return _fail(f"{text!a} cannot be written in {error.encoding}")
     return code if isinstance(code, int) else 0

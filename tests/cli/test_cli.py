@@ -134,6 +134,17 @@ def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
         assert complaint_of(result) == "'\\udcff' cannot be written in utf-8"
 
 
+def test_what_the_output_has_no_character_for_is_a_question_mark(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*PYTHON, "keys", "new", tmp_path / "schl\u00fcssel.key"],
+        env=environment(PYTHONIOENCODING="ascii"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "schl?ssel.key" in printed(done)
+
+
 def test_an_interrupt_while_modules_are_imported_is_no_traceback() -> None:
     code = (
         "import sys\n"
