@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NARROW: Final = 90  # columns under which tables leave out what matters less
 TYPES_SHOWN: Final = 5  # of messages, those with most bytes since the last look
-RATES_KEPT: Final = 60  # looks in the little charts
+RATES_KEPT: Final = 60  # looks in the little charts, and for the rate of a node's own blocks
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 _STYLES: Final = {"notice": "cyan", "warning": "yellow", "critical": "bold red"}
 
@@ -50,15 +50,18 @@ class View:
         self._away_since = 0.0
         self._now = 0.0
         self._types: list[tuple[str, float, float]] = []
+        self._heads: deque[tuple[float, int]] = deque(maxlen=RATES_KEPT)
 
     def take(self, look: Look, now: float) -> None:
         """A new look, at a time in seconds."""
         before, seconds = self.look, now - self._at
         self.look, self.trouble, self._at, self._now = look, None, now, now
+        if before is not None and before.status.started_at != look.status.started_at:
+            before = None  # another life of the node: its counters begin again
+            self._heads.clear()
+        self._heads.append((now, look.status.head.height))
         if before is None or seconds <= 0:
             return
-        if before.status.started_at != look.status.started_at:
-            return  # another life of the node: its counters begin again
         old = {each.type: each for each in before.traffic}
         self._types = [
             (
@@ -98,6 +101,28 @@ class View:
             return None
         return f"no answer for {duration(self._now - self._away_since)}: {self.trouble.problem}"
 
+    @property
+    def rates(self) -> str:
+        """What goes through it."""
+        if self.look is None:
+            return ""
+        status, sync, *_ = self.look
+        blocks = sync.blocks_per_second
+        if status.producing and status.phase in ("idle", "waiting", "following"):
+            (since, lowest), (until, highest) = self._heads[0], self._heads[-1]
+            # Those that it makes itself no sync counts.
+            blocks = max(blocks, (highest - lowest) / (until - since) if until > since else 0.0)
+        rates = {
+            "headers": sync.headers_per_second,
+            "accounts": sync.accounts_per_second,
+            "blocks": blocks,
+            "transactions": sync.transactions_per_second,
+        }
+        told = [f"{count(rate)} {what}/s" for what, rate in rates.items() if rate >= 0.5]
+        if 0.5 <= blocks * 60 < 30:
+            told.append(f"{count(blocks * 60)} blocks/min")
+        return ", ".join(told)
+
     def render(self, width: int, height: int) -> RenderableType:
         """The picture, no wider and no higher than that."""
         if self.look is None:
@@ -108,7 +133,7 @@ class View:
             "head": f"{count(status.head.height)}  {status.head.hash[:16]}, "
             f"{duration(status.head.age)} old",
             "phase": phase_line(status, sync),
-            "rates": _rates(sync),
+            "rates": self.rates,
             "mempool": f"{count(status.mempool.transactions)} transactions, "
             f"{size(status.mempool.bytes)}",
             "on disk": disk_line(status),
@@ -167,7 +192,7 @@ def line_of(view: View) -> str:
         f"{phase_line(status, sync)}: block {count(status.head.height)} "
         f"({status.head.hash[:16]}), {len(view.look.peers)} peers"
     )
-    if rates := _rates(sync):
+    if rates := view.rates:
         line += f", {rates}"
     if view.received:
         line += f", {size(view.received[-1])}/s in, {size(view.sent[-1])}/s out"
@@ -180,16 +205,6 @@ def _facts(facts: dict[str, str]) -> Table:
         column.no_wrap, column.overflow = True, "ellipsis"
     table.columns[0].min_width = max(map(len, facts))  # the values give way
     return table
-
-
-def _rates(sync: SyncState) -> str:
-    rates = {
-        "headers": sync.headers_per_second,
-        "accounts": sync.accounts_per_second,
-        "blocks": sync.blocks_per_second,
-        "transactions": sync.transactions_per_second,
-    }
-    return ", ".join(f"{count(rate)} {what}/s" for what, rate in rates.items() if rate >= 0.5)
 
 
 def _chart(rates: deque[float], narrow: bool) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from moderntensor.cli.remote import url_of
 from moderntensor.cli.top import Keys
+from moderntensor.cli.top_display import Look, View
 
 
 @pytest.mark.parametrize("typed", [b"q", b"Q", b"\x03", b"\x04", b"xxq", b"\x1b[Aq", b"\x1bq"])
@@ -47,3 +51,35 @@ def test_a_sequence_without_end_is_not_held() -> None:
 )
 def test_a_node_is_given_as_http_has_it(given: str, url: str) -> None:
     assert url_of(given) == url
+
+
+def look(height: int, *, life: int = 1, phase: str = "waiting", producing: bool = True) -> Look:
+    """At a node whose sync does nothing."""
+    status: Any = SimpleNamespace(
+        phase=phase, producing=producing, started_at=life, head=SimpleNamespace(height=height)
+    )
+    kinds = ("headers", "accounts", "blocks", "transactions")
+    sync: Any = SimpleNamespace(**{f"{kind}_per_second": 0.0 for kind in kinds})
+    return Look(status, sync, [], [])
+
+
+def test_who_makes_the_blocks_alone_has_a_rate_too() -> None:
+    """No sync counts them."""
+    view = View("node")
+    for second in range(0, 120, 2):
+        view.take(look(second * 3), second)
+    assert view.rates == "3 blocks/s"
+    view.take(look(400, life=2), 120)
+    assert not view.rates  # of two lives at once there is none
+    for second in range(122, 242, 2):
+        view.take(look(400 + second // 12, life=2), second)
+    assert view.rates == "5 blocks/min"
+    view.take(look(5000, life=2, phase="state"), 242)
+    assert not view.rates  # which it has not made
+
+
+def test_blocks_of_others_are_counted_by_the_sync() -> None:
+    view = View("node")
+    for second in range(5):
+        view.take(look(second * 100, producing=False), second)
+    assert not view.rates
