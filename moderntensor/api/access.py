@@ -78,13 +78,18 @@ def load_token(path: Path, runtime: Runtime) -> str:
         try:
             made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            text = path.read_text(encoding="ascii")[:1024].strip()
+            with path.open(encoding="ascii") as file:
+                text = file.read(1024).strip()  # of a device there is no end
             if path.stat().st_mode & 0o077:
                 log.warning("%s: others can read the token; 'chmod 600' it", path)
         else:
             text = runtime.entropy(TOKEN_BYTES).hex()
-            with os.fdopen(made, "w", encoding="ascii") as file:
-                file.write(text + "\n")
+            try:
+                with os.fdopen(made, "w", encoding="ascii") as file:
+                    file.write(text + "\n")
+            except OSError:
+                path.unlink(missing_ok=True)  # an empty one would be in the way for good
+                raise
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"token file {path}: {getattr(error, 'strerror', None) or error}") from (
             error

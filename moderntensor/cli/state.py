@@ -44,13 +44,7 @@ def prove(
     if out is None:
         typer.echo(proof.to_json(), nl=False)
         return
-    try:
-        with out.open("x", encoding="ascii") as file:
-            file.write(proof.to_json())
-    except FileExistsError:
-        raise ConfigError(f"proof file {out}: exists and is not overwritten") from None
-    except OSError as error:
-        raise ConfigError(f"proof file {out}: {error.strerror or error}") from error
+    _write(out, proof.to_json())
     if as_json:
         emit(proof_facts(proof, trusted=True))
     else:
@@ -124,6 +118,21 @@ def _store_in(directory: Path) -> Path:
         if store.is_dir():
             return store
     raise ConfigError(f"{directory}: holds no chain")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        file = path.open("x", encoding="ascii")
+    except FileExistsError:
+        raise ConfigError(f"proof file {path}: exists and is not overwritten") from None
+    except OSError as error:
+        raise ConfigError(f"proof file {path}: {error.strerror or error}") from error
+    try:
+        with file:
+            file.write(text)
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half a proof would be in the way of a whole one
+        raise ConfigError(f"proof file {path}: {error.strerror or error}") from error
 
 
 def _read(path: Path) -> AccountProof:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers.http_scene import TOKEN, Scene, scene, transfer
+from helpers.no_room import no_room
 from helpers.sync_nodes import until
 
 from moderntensor.api import load_token
@@ -160,6 +161,18 @@ def test_token_files_that_will_not_do(tmp_path: Path, content: str) -> None:
     path.chmod(0o600)
     with pytest.raises(ConfigError, match=r"http\.token"):
         load_token(path, Runtime())
+
+
+def test_a_token_for_which_there_is_no_room_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "http.token"
+    with no_room(), pytest.raises(ConfigError, match=r"http\.token: File too large"):
+        load_token(path, Runtime())
+    assert not path.exists()
+
+
+def test_of_what_has_no_end_no_more_is_read_than_a_token_has() -> None:
+    with pytest.raises(ConfigError, match="needs one line"):
+        load_token(Path("/dev/zero"), Runtime())
 
 
 def test_a_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from helpers.command import complaint_of, printed, run_each
+from helpers.no_room import no_room
 
 from moderntensor.blockchain.proofs import AccountProof
-from moderntensor.cli import main
+from moderntensor.cli import main, state
+from moderntensor.errors import ConfigError
 
 NOBODY = "0x" + "ee" * 20
 
@@ -84,6 +86,13 @@ def test_a_proof_is_made_and_checked(
     monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
     assert main(["state", "check", "-", "--root", root]) == 0
     assert capsys.readouterr().out.endswith("\nproved\n")
+
+
+def test_a_proof_for_which_there_is_no_room_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "proof"
+    with no_room(), pytest.raises(ConfigError, match="proof: File too large"):
+        state._write(path, "{}")
+    assert not path.exists()
 
 
 def test_what_is_no_digits_is_a_usage_error(tmp_path: Path) -> None:
