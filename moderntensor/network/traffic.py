@@ -113,8 +113,8 @@ class Traffic:
         return self._names.get(kind) or type_name(kind)
 
     def by_type(self) -> list[TrafficOf]:
-        """What was sent and received, of all types of the protocol, and of those of applications
-        that occurred; in the order of their numbers."""
+        """What was sent and received, of all types of the protocol and of the node's applications,
+        and of any other that occurred; in the order of their numbers."""
         received, sent = self.received, self.sent
         return [
             TrafficOf(
@@ -126,5 +126,5 @@ class Traffic:
                 sent.bytes[kind],
             )
             for kind in range(_TYPES)
-            if kind in _NAMES or received.messages[kind] or sent.messages[kind]
+            if kind in self._names or received.messages[kind] or sent.messages[kind]
         ]

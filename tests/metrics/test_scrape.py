@@ -294,6 +294,9 @@ async def test_what_has_not_happened_yet_is_told_as_zero() -> None:
             gone = now.by("peer_departures_total", "reason", by=by)
             assert gone == dict.fromkeys(reasons, 0)
         assert now.get("messages_refused_total", type="chat/1 Say") == 0
+        for direction in ("received", "sent"):
+            found = now.by("messages_total", "type", direction=direction)
+            assert found["chat/1 Say"] == found["chat/1 Log"] == 0
 
 
 async def test_the_loop_does_not_ask_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
