@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,9 +100,11 @@ def send(
     finally:
         # However the waiting ended, an interrupt too: it is on its way, and its hash is known.
         if handed_in is not None and found is None:
-            _tell_handed_in(handed_in, as_json, wait=wait)
+            with _telling_of(handed_in.hash):
+                _tell_handed_in(handed_in, as_json, wait=wait)
     if found is not None:
-        _show(found, as_json)
+        with _telling_of(found.hash):
+            _show(found, as_json)
         if found.succeeded is False:
             raise typer.Exit(1)
 
@@ -149,6 +153,18 @@ async def _signed(
     if gas_limit is not None and gas_limit < signed.intrinsic_gas:
         raise InvalidTransactionError("gas-limit", f"it costs {signed.intrinsic_gas} gas")
     return signed
+
+
+@contextmanager
+def _telling_of(tx_hash: str) -> Iterator[None]:
+    """Who cannot be told on stdout is told on stderr: a transaction sent again pays twice."""
+    try:
+        yield
+    except OSError as error:
+        raise ModernTensorError(
+            f"transaction {tx_hash} was handed in, which could not be printed: "
+            f"{error.strerror or error}"
+        ) from error
 
 
 def _tell_handed_in(submitted: Submitted, as_json: bool, *, wait: bool) -> None:

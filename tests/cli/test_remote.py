@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 from collections.abc import Iterator
@@ -138,6 +139,32 @@ def test_what_is_in_the_way_is_one_line_with_a_hint(served: Served, tmp_path: Pa
     results = run_each(arguments for arguments, _, _ in cases)
     for (arguments, code, text), result in zip(cases, results, strict=True):
         assert text in complaint_of(result, code=code), arguments
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_transaction_that_stdout_has_no_room_for_is_told_on_stderr(
+    served: Served, full: bool
+) -> None:
+    """Who believed that it failed would pay twice."""
+    send = ("tx", "send", "--key", str(served.key), "--to", "ab" * 20, "--node", served.url)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("wb") as device, os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [*PYTHON, *send, "--data", str(served.data), "--json"],
+            stdout=device if full else closed,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    reason = "No space left on device" if full else "Broken pipe"
+    assert re.fullmatch(
+        rf"moderntensor: error: transaction [0-9a-f]{{64}} was handed in, which could not be "
+        rf"printed: {reason}\n",
+        done.stderr,
+    )
 
 
 def test_top_prints_lines_where_nothing_stays_in_place(served: Served) -> None:
