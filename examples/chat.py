@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import secrets
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 from moderntensor import NodeConfig, P2PNode, Peer
@@ -201,17 +204,41 @@ async def demonstrate() -> None:
 # --- for real ------------------------------------------------------------------------------
 
 
+def shown(line: Line) -> str:
+    """What a stranger wrote, fit for a terminal: it may hold what moves cursors and sets colours,
+    or, in a history, no UTF-8."""
+    text = line.text.decode(errors="replace")
+    return f"<{line.author}> " + "".join(c if c.isprintable() else "?" for c in text)
+
+
+def typed() -> asyncio.Queue[str]:
+    """Lines as they are typed, and at the end an empty one. A thread of its own reads them: those
+    of asyncio are waited for at the end, which Ctrl-C would do until the next line."""
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        with os.fdopen(sys.stdin.fileno(), errors="replace", closefd=False) as keyboard:
+            for text in iter(keyboard.readline, ""):
+                loop.call_soon_threadsafe(lines.put_nowait, text)
+        loop.call_soon_threadsafe(lines.put_nowait, "")
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
 async def talk(name: str, room: str, port: int, peers: list[str]) -> None:
     """Show the room, and say what is typed, line by line, until the input ends."""
     config = NodeConfig(listen_host="127.0.0.1", listen_port=port)
     async with P2PNode(bootstrap_nodes=peers, config=config, extensions=[CHAT]) as node:
-        chat = Chat(node, name, lambda line: print(f"<{line.author}> {line.text.decode()}"))
+        chat = Chat(node, name, lambda line: print(shown(line)))
         print(f"in {room!r} on port {node.listen_port}; end with Ctrl-D")
         for address in peers:
             host, _, number = address.rpartition(":")
             await node.connect_peer(host, int(number))
         await chat.catch_up(room)
-        while text := await asyncio.to_thread(sys.stdin.readline):
+        lines = typed()
+        while text := await lines.get():
             if not await chat.say(room, text.strip()[:250]):
                 print("(nobody is here)")
 
@@ -226,7 +253,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.name is None:
         asyncio.run(demonstrate())
-    else:
+        return
+    with suppress(KeyboardInterrupt):
         asyncio.run(talk(options.name, options.room, options.port, options.peer))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,24 @@ def test_example(name: str, tmp_path: Path) -> None:
     noise = [line for line in result.stderr.splitlines() if "speaks plaintext" not in line]
     assert not noise
     assert not list(tmp_path.iterdir())
+
+
+def test_a_chat_shows_no_escapes_and_ends_with_an_interrupt() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", EXAMPLES / "chat.py", "--name", "alice"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as chat:
+        assert chat.stdin is not None and chat.stdout is not None and chat.stderr is not None
+        try:
+            assert b"end with Ctrl-D" in chat.stdout.readline()
+            chat.stdin.write(b"a\x1b[31mb\n")
+            chat.stdin.flush()
+            assert chat.stdout.readline() == b"<alice> a?[31mb\n"
+            chat.send_signal(signal.SIGINT)
+            assert chat.wait(20) == 0  # though nobody ends the line that it reads
+            assert not chat.stderr.read()
+        finally:
+            chat.kill()
