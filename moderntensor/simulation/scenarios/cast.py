@@ -60,6 +60,7 @@ class Cast:
         self._draw_lie = draw_lie
         self._grace = grace
         self._client: Host | None = None
+        self._began = 0.0  # the client's last life: what was on its way to an earlier one is lost
         self._liars: dict[str, tuple[Liar, DisconnectCode]] = {}
         self._stallers: dict[str, Met] = {}
         self._slow: dict[str, Met] = {}
@@ -115,6 +116,7 @@ class Cast:
 
         def made(host: Host) -> None:
             if host is client and host.node is not None:
+                self._began = world.now
                 host.node.p2p.on_peer_disconnected.append(parted)
 
         world.on_node.append(made)
@@ -134,6 +136,7 @@ class Cast:
         latest = world.now - self._grace - 4 * world.link.latency
         for name, (liar, code) in self._liars.items():
             times = [] if client is None else liar.told.get(client.node_id, [])
+            times = [time for time in times if time > self._began]
             heard += bool(times)
             offence = self._convicted.get(name)
             if offence is not None and offence.code == code:
