@@ -140,6 +140,7 @@ class NodeConfig:
             "max_per_type": 255,
             "network_id": 2**64 - 1,  # u64 in HELLO
             "listen_port": 65535,
+            "max_peers": 65535,  # as many ports as an address has
             "headers_per_request": 2048,  # GET_HEADERS.max_headers
             "trusted_headers_per_request": 2048,
             "blocks_per_request": 512,  # GET_BLOCKS.max_blocks

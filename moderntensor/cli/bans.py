@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..network.ban_file import BanFile
 from ..network.bans import OPERATOR, Ban, new_ban, parse_key, seconds_left
 from ..runtime import Runtime
-from .output import AsJson, console, duration, seconds_of
+from .output import AsJson, console, directory, duration, seconds_of
 
 app = typer.Typer(
     help="Show, set and lift the bans of a node, whether it runs or not.", no_args_is_help=True
@@ -24,7 +24,9 @@ app = typer.Typer(
 # What a node's data directory holds, one or the other; not to write into any other.
 _SIGNS: Final = ("bans.json", "node.key", "chain")
 
-Data = Annotated[Path, typer.Option(metavar="DIR", help="The node's data directory.")]
+Data = Annotated[
+    Path, typer.Option(metavar="DIR", parser=directory, help="The node's data directory.")
+]
 Key = Annotated[
     str,
     typer.Argument(

@@ -19,13 +19,16 @@ from ..runtime import Runtime
 from .devnet import Devnet, blocks_per_commit
 from .facts import account_facts, block_facts, chain_facts, transaction_facts
 from .output import AsJson, console, count, emit, progress, show, size, working
+from .output import directory as directory_of
 from .verify import verify_chain
 
 MAX_TRANSFERS = 1000  # in a block: its gas has room for 1,428
 
 app = typer.Typer(help="Make, extend, look at and verify a chain.", no_args_is_help=True)
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the chain.")]
+Directory = Annotated[
+    Path, typer.Argument(metavar="DIR", parser=directory_of, help="Directory of the chain.")
+]
 Blocks = Annotated[int, typer.Option(min=0, help="Blocks to put on it.")]
 Transfers = Annotated[int, typer.Option(min=0, max=MAX_TRANSFERS, help="Transfers in each block.")]
 

@@ -9,6 +9,7 @@ DIR/data/                    a node's data directory, for ``node --data``
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,11 +68,17 @@ class Devnet:
             validators=tuple(key.public_key for key in signers),
             alloc={key.address: INITIAL_BALANCE for key in owners},
         )
-        self.keys.mkdir(parents=True, mode=0o700)
-        for i, key in enumerate(signers):
-            save_key(self.keys / f"validator-{i}.key", key)
-        _write_secret(self.keys / "accounts.seed", seed.hex() + "\n")
-        config.save(self.genesis)
+        try:
+            self.keys.mkdir(parents=True, mode=0o700)
+            for i, key in enumerate(signers):
+                save_key(self.keys / f"validator-{i}.key", key)
+            _write_secret(self.keys / "accounts.seed", seed.hex() + "\n")
+            config.save(self.genesis)
+        except BaseException:
+            # The directory was empty; half a chain in it would be in the way of a whole one.
+            self.genesis.unlink(missing_ok=True)
+            shutil.rmtree(self.keys, ignore_errors=True)
+            raise
         return config
 
     def load(self) -> ChainConfig:

@@ -21,7 +21,7 @@ from ..network.addresses import NodeAddress, parse_address, parse_node_address
 from ..network.sync import SyncPhase, SyncStatus
 from ..node import FullNode
 from .facts import node_facts
-from .output import AsJson, bad_option, console, count, duration, emit, short, size
+from .output import AsJson, bad_option, console, count, directory, duration, emit, short, size
 
 if TYPE_CHECKING:
     from ..api import ApiServer  # needs an extra
@@ -45,7 +45,12 @@ class Loop(StrEnum):
 
 
 def node(
-    data: Annotated[Path, typer.Option(help="Directory of the chain; made if it is missing.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", parser=directory, help="Directory of the chain; made if it is missing."
+        ),
+    ],
     genesis: Annotated[Path, typer.Option(help="Genesis file (JSON) of the chain to join.")],
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where to accept peers; port 0 takes any.")

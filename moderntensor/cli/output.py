@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -24,6 +25,7 @@ __all__ = [
     "bad_option",
     "console",
     "count",
+    "directory",
     "duration",
     "emit",
     "key_value_table",
@@ -38,6 +40,14 @@ __all__ = [
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def directory(text: str) -> Path:
+    """The parser of an argument that names a directory. An empty one, as from a variable of the
+    shell that is not set, would be the current directory; a usage error."""
+    if not text:
+        raise typer.BadParameter("an empty name is no directory")
+    return Path(text)
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from .output import bad_option
+from .output import bad_option, directory
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -47,7 +47,12 @@ TokenFile = Annotated[
 ]
 DataDirectory = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="The node's data directory, in which its token is."),
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        parser=directory,
+        help="The node's data directory, in which its token is.",
+    ),
 ]
 
 

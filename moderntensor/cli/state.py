@@ -16,6 +16,7 @@ from ..storage import open_store
 from .devnet import Devnet
 from .facts import proof_facts
 from .output import AsJson, bad_option, console, count, emit, show, working
+from .output import directory as directory_of
 
 app = typer.Typer(help="Prove what an account holds, and check such a proof.", no_args_is_help=True)
 
@@ -24,7 +25,11 @@ app = typer.Typer(help="Prove what an account holds, and check such a proof.", n
 def prove(
     directory: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="Directory of a chain, or a node's data directory."),
+        typer.Argument(
+            metavar="DIR",
+            parser=directory_of,
+            help="Directory of a chain, or a node's data directory.",
+        ),
     ],
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="40 hex digits.")],
     out: Annotated[

@@ -85,8 +85,11 @@ class Router(Generic[P]):
         """Call `handler` for each message of `kind`, after those that are there already. What
         `at_once` can do without waiting costs no turn of the loop.
 
-        Raises `ConfigError` for a type that is no business of handlers.
+        Raises `ConfigError` for a type that is no business of handlers, and for what cannot be
+        called.
         """
+        if not callable(handler):
+            raise ConfigError(f"{handler!r} cannot be called: it is no handler")
         if kind not in self.handlers:
             raise ConfigError(f"type 0x{kind:02x} belongs to no message and no extension here")
         if kind in _OUR_OWN:

@@ -347,7 +347,8 @@ class P2PNode:
         the handler may return the reply, which then takes the place of the node's own answer (to
         one of an extension NOT_FOUND). What it raises is logged; a `ProtocolViolationError` drops
         the peer. Raises `ConfigError` for HELLO, PING, PONG and DISCONNECT, which concern the
-        connection alone, and for types that belong to no extension of this node.
+        connection alone, for types that belong to no extension of this node, and for a handler
+        that cannot be called.
         """
         self.router.add(message_type, handler)
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from helpers.command import complaint, complaint_of, printed, run_each, succeed
+from helpers.no_room import no_room
 
 from moderntensor.backend import merkle
 from moderntensor.blockchain import tables
@@ -18,6 +20,8 @@ from moderntensor.blockchain.genesis import ChainConfig
 from moderntensor.blockchain.lookup import HeaderBatch
 from moderntensor.blockchain.staging import Pivot, StateStaging
 from moderntensor.blockchain.state_tree import FilledState
+from moderntensor.cli.devnet import Devnet
+from moderntensor.errors import ConfigError
 from moderntensor.storage import ReadTransaction, WriteTransaction, open_store
 
 BLOCKS = 30
@@ -106,6 +110,17 @@ def test_new_touches_nothing_that_is_there(net: Path) -> None:
     assert "not an empty directory" in complaint_of(taken)
     assert "genesis.json" in complaint_of(nowhere)
     assert {path: path.read_bytes() for path in net.rglob("*") if path.is_file()} == before
+
+
+def test_new_leaves_nothing_in_the_way_where_the_disk_is_full(tmp_path: Path) -> None:
+    """A volume in which half a chain stays would need to be emptied by hand."""
+    devnet = Devnet(tmp_path / "net")
+    made = {"validators": 2, "accounts": 3, "block_time": 1, "timestamp": 1}
+    with no_room(), pytest.raises(ConfigError, match=r"validator-0\.key"):
+        devnet.create(bytes(32), **made)
+    assert list(devnet.path.iterdir()) == []
+    config = devnet.create(bytes(32), **made)
+    assert len(devnet.validator_keys(config)) == 2
 
 
 def test_produce_goes_on_where_the_chain_ended(net: Path) -> None:

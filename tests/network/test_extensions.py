@@ -78,6 +78,8 @@ async def test_notices_go_to_those_who_share_the_extension(secure: bool) -> None
             peers[0].send(Roll(dice=3))
         with pytest.raises(ConfigError, match="0x80 belongs to no message and no extension here"):
             dave.register_handler(Say.TYPE, hear)
+        with pytest.raises(ConfigError, match="None cannot be called"):
+            alice.register_handler(Say.TYPE, None)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="needs request"):
             peers[0].send(GetLog(room="tea"))
 

@@ -319,6 +319,7 @@ def test_arguments_count_before_the_configuration() -> None:
         {"bootstrap_nodes": ["host:0"]},
         {"listen_port": 70000},
         {"max_peers": 0},
+        {"max_peers": 10**23},
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any]) -> None:
