@@ -299,6 +299,36 @@ async def test_a_lie_is_looked_at_to_the_end_though_another_was_quicker(passed_o
     assert (honest.code, liar.code) == (None, DisconnectCode.BAD_BLOCK)
 
 
+async def test_who_answered_late_and_is_being_checked_owes_nothing() -> None:
+    """It is not dropped as silent because another's answer was checked before."""
+    quick, slow = StandInPeer("quick"), StandInPeer("slow", height=1000)
+    pool = pool_of(quick, slow)
+    hedged = asyncio.Event()
+    answered = asyncio.Event()
+
+    class Checked(Numbered):
+        async def fetch(self, attempt: Attempt) -> None:
+            if attempt.source.peer is slow:  # type: ignore[comparison-overlap]
+                await hedged.wait()
+                attempt.answered()
+                answered.set()
+                await asyncio.sleep(0.01)  # a check in a thread takes its time
+                return
+            hedged.set()
+            await answered.wait()
+            attempt.answered()
+            attempt.source.delivered_at[Kind.BODIES] = asyncio.get_running_loop().time()
+            self.done = True
+
+    window: Window[Checked] = Window(pool, Runtime(1), Kind.BODIES, 8, 10**9)
+    await window.submit(Checked(500, lambda job, source: ""))  # which only the slow one claims
+    window.close()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(window.run())
+        assert await window.take() is not None
+    assert (quick.code, slow.code) == (None, None)
+
+
 async def test_what_every_peer_refuses_cannot_be_had() -> None:
     pool = pool_of(StandInPeer("a"), StandInPeer("b"))
     with pytest.raises(ExceptionGroup) as caught:

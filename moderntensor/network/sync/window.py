@@ -351,7 +351,7 @@ class Window(Generic[J]):
         self._pool.progressed()
         others = [other for other in job.attempts.values() if other is not attempt]
         for other in others:
-            if other.late:
+            if other.late and other.owes:
                 self._pool.overdue(other.source, self._kind, other.moved, other.read_before)
         if not job.done:
             self._follow_up(job, job.split())
