@@ -111,19 +111,19 @@ PEER_LATENCY: Final = _gauge(
     "peer_latency_seconds",
     "seconds",
     "From the last PING to its PONG, over the connected peers",
-    "quantile",
+    "rank",
 )
 PEER_CONNECTED: Final = _gauge(
-    "peer_connected_seconds", "seconds", "How long peers have been connected", "quantile"
+    "peer_connected_seconds", "seconds", "How long peers have been connected", "rank"
 )
 PEER_HEIGHT: Final = _gauge(
-    "peer_claimed_height", "blocks", "Heights that peers claim to have, unproved", "quantile"
+    "peer_claimed_height", "blocks", "Heights that peers claim to have, unproved", "rank"
 )
 PEER_SCORE: Final = _gauge(
     "peer_score_points",
     "points",
     "Points of connected peers for offences, of 100 at which one is banned",
-    "quantile",
+    "rank",
 )
 SCORED: Final = _gauge("scored_addresses", "addresses", "Addresses with points, connected or not")
 DEPARTURES: Final = _counter(

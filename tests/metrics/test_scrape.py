@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -133,7 +135,7 @@ async def test_all_that_is_told_is_what_the_node_knows() -> None:
         before = await scraped(url)
         assert before.get("head_height") == 0
         assert before.get("peers", direction="outbound") == 0
-        assert not before.by("peer_latency_seconds", "quantile")
+        assert not before.by("peer_latency_seconds", "rank")
         assert before.get("clock_offset_seconds") is None  # nobody has said
         assert before.get("disk_free_bytes") is None  # in memory
 
@@ -195,14 +197,18 @@ def check_peers(now: Scraped, node: FullNode) -> None:
     assert now.get("peers_wanted", direction="inbound") == info.inbound_limit
     assert now.get("sockets_open") == info.sockets
     heights = sorted(peer.best_height for peer in peers)
-    assert now.by("peer_claimed_height", "quantile") == {
+    if (promtool := shutil.which("promtool")) is not None:
+        command = [promtool, "check", "metrics"]
+        done = subprocess.run(command, input=now.text, text=True, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert now.by("peer_claimed_height", "rank") == {
         "0": heights[0],
         "0.5": heights[0],
         "0.9": heights[1],
         "1": heights[1],
     }
     latencies = [peer.latency for peer in peers]
-    assert now.get("peer_latency_seconds", quantile="1") == max(latencies)  # type: ignore[type-var]
+    assert now.get("peer_latency_seconds", rank="1") == max(latencies)  # type: ignore[type-var]
     report = node.p2p.budget.report()
     assert now.get("budget_bytes") == report.total
     assert set(now.by("budget_held_bytes", "kind")) == {kind.value for kind in report.by_kind}
