@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
+from .awaiting import unharmed
 from .blockchain.chain import Blockchain
 from .blockchain.crypto import KeyPair
 from .blockchain.genesis import ChainConfig
@@ -192,7 +193,7 @@ class FullNode:
             self._ending = asyncio.create_task(self._end(), name="stop")
         elif self._ending.done():
             return
-        await asyncio.shield(self._ending)
+        await unharmed(self._ending)
 
     async def _end(self) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 
+from ..awaiting import unharmed
 from ..errors import ConnectError, HandshakeError, NetworkError
 from .addresses import canonical, format_address
 from .gate import Gate
@@ -74,7 +75,7 @@ class Dialer:
             dial = self._begin(host, port, node_id, purpose)
         dial.callers += 1
         try:
-            return await asyncio.shield(dial.outcome)
+            return await unharmed(dial.outcome)
         finally:
             dial.callers -= 1
             if not dial.callers and not dial.outcome.done():

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+from ...awaiting import unharmed
 from ...errors import DecodeError, StorageError
 from ...runtime import Runtime
 from ...storage.directory import sync_directory
@@ -309,7 +310,7 @@ class SnapshotKeeper:
         """Run it on a worker thread; if cancelled, wait for it to end first."""
         work = asyncio.ensure_future(self._runtime.run(function, *args, **kwargs))
         try:
-            return await asyncio.shield(work)
+            return await unharmed(work)
         except asyncio.CancelledError:
             while not work.done():  # some milliseconds, however often we are cancelled
                 with suppress(asyncio.CancelledError):

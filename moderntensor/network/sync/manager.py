@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
+from ...awaiting import unharmed
 from ...blockchain.block import Block
 from ...blockchain.chain import Blockchain
 from ...blockchain.chain_types import AppliedBatch
@@ -111,7 +112,7 @@ class SyncManager:
             self._ending = asyncio.create_task(self._end(caller), name="sync-stop")
             self._ending.add_done_callback(self._ended_all)
         if caller in self._calling:
-            await asyncio.shield(self._ending)  # which may wait for this very callback to end
+            await unharmed(self._ending)  # which may wait for this very callback to end
         else:
             await settled(_joined(self._ending))
 
@@ -237,7 +238,7 @@ class SyncManager:
         run = self._run
         self._joined += 1
         try:
-            return await asyncio.shield(run)
+            return await unharmed(run)
         except asyncio.CancelledError:
             if self._joined == 1 and not run.done():
                 run.cancel()
@@ -399,7 +400,7 @@ def _refuse_below_zero(name: str, height: int | None) -> None:
 
 
 async def _joined(task: asyncio.Task[None]) -> None:
-    await asyncio.shield(task)
+    await unharmed(task)
 
 
 def _being_cancelled() -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from ...awaiting import unharmed
 from ...errors import ModernTensorError, StorageError
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ async def settled(work: Coroutine[Any, Any, T]) -> T:
     """
     task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(task)
+        return await unharmed(task)
     except asyncio.CancelledError:
         while not task.done():  # however often we are cancelled
             with suppress(asyncio.CancelledError):
