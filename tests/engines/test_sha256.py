@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_the_best_implementation_is_chosen() -> None:
     assert compiled_headers.sha256_implementation() == names[0]
     assert names[-1] == "portable"
     cpu = Path("/proc/cpuinfo")
-    if cpu.exists():
+    if cpu.exists() and platform.machine() == "x86_64":
         flags = set(cpu.read_text().split())
         assert ("sha-ni" in names) == ("sha_ni" in flags)
         assert ("avx2" in names) == ("avx2" in flags)

@@ -66,6 +66,10 @@ def test_a_seed_holds(name: str) -> None:
     assert len(set(result.heights.values())) == 1
 
 
+def test_a_seed_where_anybody_may_sign_holds() -> None:
+    assert run_scenario("forks", 0, **SMALL["forks"]).violations == []
+
+
 def world_of(*keys: KeyPair, block_time: int = 2) -> World:
     settings = NodeConfig(discovery=False, transport="plaintext")
     config = demo_config(demo_keys(2), keys, timestamp=int(EPOCH), block_time=block_time)

@@ -60,6 +60,7 @@ async def forks(
         block_time=1,
         max_reorg=depth,
         missed=random.choice(MISSED),
+        anybody=everybody == 0,
     )
     world.link = draw_link(world)
     evil = keys[:hostile_keys] or demo_keys(hostile_keys, "evil")

@@ -22,11 +22,12 @@ def make_chain(
     block_time: int = 6,
     max_reorg: int = 128,
     missed: int = 0,
+    anybody: bool = False,
 ) -> tuple[list[KeyPair], list[KeyPair]]:
     """Give `world` a chain that begins now, or so many slots ago, all of which were missed; the
-    keys of its validators and of funded accounts. ConfigError without a validator, or without time
-    between blocks."""
-    if validators < 1 or block_time < 1:
+    keys of its validators and of funded accounts. Where `anybody` may sign there need be none.
+    ConfigError without a validator else, or without time between blocks."""
+    if validators < (not anybody) or block_time < 1:
         raise ConfigError(f"{validators} validators make no block in {block_time} s")
     keys, users = demo_keys(validators, "validator"), demo_keys(accounts)
     world.config = demo_config(
