@@ -170,4 +170,4 @@ def _rebuild(accounts: bytes, hole: Hole) -> FilledState | None:
 
 def _falsity(what: str, hole: Hole) -> Misbehaviour:
     place = f"{hole.prefix.hex()[: -(-hole.depth // 4)] or 'the root'}/{hole.depth}"
-    return Misbehaviour(Offence.BAD_STATE, f"{what} under {place} do not match the state root")
+    return Misbehaviour(Offence.BAD_STATE, f"the state root disproves {what} under {place}")
