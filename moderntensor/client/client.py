@@ -31,7 +31,7 @@ from .model import (
     Transaction,
     TransactionList,
 )
-from .transport import Transport, path_of
+from .transport import Transport, document, path_of
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -276,8 +276,8 @@ class Client:
 
     def _decode(self, kind: type[T], said: str, body: bytes) -> T:
         try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+            return document(body, msgspec.json.Decoder(kind))
+        except ValueError as error:
             raise BadAnswerError(self.node, said, f"no {kind.__name__}: {error}") from error
 
 

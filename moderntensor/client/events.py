@@ -13,7 +13,7 @@ import msgspec
 from ..errors import BadAnswerError, ClientError, NodeRefusedError, NodeUnreachableError
 from .model import Event, HeadEvent, MissedEvent, ReorganisationEvent
 from .sse import EventParser, EventTooLongError, ServerEvent
-from .transport import LONGEST_OBEYED, MAX_STREAMS, Transport, path_of
+from .transport import LONGEST_OBEYED, MAX_STREAMS, Transport, document, path_of
 
 __all__ = ["PASSING", "EventStream"]
 
@@ -27,8 +27,8 @@ MAX_ID: Final = 256  # characters of an id that is sent back
 
 # Refusals that time may heal. Any other is raised, since asking again would change nothing.
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_DECODER: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _NAMES: Final = frozenset(each.__struct_config__.tag for each in get_args(Event))
-_DECODER: Final = msgspec.json.Decoder(Event)
 
 
 class EventStream:
@@ -190,8 +190,8 @@ class EventStream:
         if found.name not in _NAMES:
             return  # of a newer node
         try:
-            self._ready.append(_DECODER.decode(found.data))
-        except msgspec.DecodeError as error:
+            self._ready.append(document(found.data, _DECODER))
+        except ValueError as error:
             raise BadAnswerError(
                 self._transport.node, f"GET {PATH}", f"event {found.name!r}: {error}"
             ) from error

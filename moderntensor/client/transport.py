@@ -8,7 +8,7 @@ import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -24,7 +24,7 @@ from ..errors import (
 )
 from .model import Problem
 
-__all__ = ["MAX_ANSWER", "Transport", "path_of", "quoted"]
+__all__ = ["MAX_ANSWER", "Transport", "document", "path_of", "quoted"]
 
 # Bytes of an answer. A block has 2 MiB at most, which hex and the names of fields make up to six
 # times as long.
@@ -37,6 +37,10 @@ MAX_DETAIL: Final = 500  # characters of a node's words that an error repeats
 MAX_RETRY_AFTER: Final = 3600.0  # seconds; whoever asks for more is not believed
 LONGEST_OBEYED: Final = 60.0  # seconds of it that are waited unasked: the node may be back sooner
 _CHUNK: Final = 64 * 1024
+
+T = TypeVar("T")
+
+_PROBLEM: Final = msgspec.json.Decoder(Problem)
 
 _log = logging.getLogger("moderntensor.client")
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -146,8 +150,8 @@ class Transport:
         if response.content_type in ("application/problem+json", "application/json"):
             body = await self.read(said, response, MAX_PROBLEM)
             try:
-                detail = msgspec.json.decode(body, type=Problem).detail
-            except msgspec.DecodeError:
+                detail = document(body, _PROBLEM).detail
+            except ValueError:
                 detail = "an answer that is no problem document"
         told = f"{response.status} {printable(response.reason or '')}".strip()
         if detail:
@@ -229,6 +233,15 @@ def checked_token(name: str, token: str) -> str:
     if not token or len(token) > MAX_TOKEN or not all("!" <= c <= "~" for c in token):
         raise ConfigError(f"{name}: a token is 1 to {MAX_TOKEN} printable ASCII characters")
     return token
+
+
+def document(data: bytes | str, decoder: msgspec.json.Decoder[T]) -> T:
+    """What a node wrote, read; ValueError, fit for a terminal, if it is not what it should be."""
+    try:
+        return decoder.decode(data)
+    # A string that is no UTF-8, and a document that is nested too deep, have errors of their own.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(printable(str(error))) from error
 
 
 def path_of(*parts: str) -> str:

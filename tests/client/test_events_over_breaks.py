@@ -35,6 +35,9 @@ async def answering(handler: Handler, port: int = 0) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
+DEEP = b"[" * 20_000 + b"]" * 20_000
+
+
 def one_event(number: int, life: str = "a") -> bytes:
     return b'id: %s-%d\nevent: missed\ndata: {"type":"missed","events":%d}\n\n' % (
         life.encode(),
@@ -148,8 +151,9 @@ async def test_the_first_connection_and_lasting_refusals_are_raised() -> None:
 
 async def test_an_event_that_is_none_ends_the_connection_alone() -> None:
     wrong = b"event: head\ndata: {}\n\n"
+    deep = b'event: missed\ndata: {"type":"missed","more":%b}\n\n' % DEEP
     endless = b"data: " + b"x" * (300 * 1024)
-    stream = Stream(one_event(1), wrong, endless, one_event(2))
+    stream = Stream(one_event(1), wrong, deep, endless, one_event(2))
     async with answering(stream) as url, Client(url) as client, client.events() as found:
         seen = [await anext(found), await anext(found)]
     assert seen == [MissedEvent(events=1), MissedEvent(events=2)]
@@ -212,6 +216,23 @@ async def test_answers_that_no_node_gives(monkeypatch: pytest.MonkeyPatch) -> No
         request.transport.abort()
         return web.Response()
 
+    async def no_text(request: web.Request) -> web.Response:
+        return web.Response(body=b'{"version": "\xff"}')
+
+    async def deep(request: web.Request) -> web.Response:
+        return web.Response(body=b'{"more": %b}' % DEEP)
+
+    def refusing(detail: bytes) -> Handler:
+        async def refuse(request: web.Request) -> web.Response:
+            kind = {"Content-Type": "application/problem+json"}
+            return web.Response(status=400, body=detail, headers=kind)
+
+        return refuse
+
+    await refused(no_text, BadAnswerError, "no NodeStatus: .*utf-8")
+    await refused(deep, BadAnswerError, "no NodeStatus: .*recursion")
+    for detail in (b'{"detail": "\xff"}', b'{"more": %b}' % DEEP):
+        await refused(refusing(detail), NodeRefusedError, "400 Bad Request: an answer that is no")
     monkeypatch.setattr(transport, "MAX_ANSWER", 4096)
     await refused(text, BadAnswerError, "no NodeStatus: JSON is malformed")
     await refused(other_shape, BadAnswerError, r"Expected `str`, got `int` - at `\$.version`")
