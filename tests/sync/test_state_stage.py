@@ -287,6 +287,29 @@ async def test_a_silent_peer_holds_up_the_rest_for_a_few_times_what_others_need(
         assert not any(any(source.in_flight) for source in fetcher.pool)
 
 
+async def test_who_answers_with_nothing_and_then_falls_silent_is_not_waited_for() -> None:
+    """Asked for the root's node it sends none; asked for its accounts, then, it never answers."""
+    whole = image()
+    settings = SETTINGS.replace(stall_timeout=0.2, stall_timeout_max=0.2, request_timeout=60.0)
+
+    def nothing(_: Request, reply: Reply) -> Reply | None:
+        return reply.replace(nodes=()) if isinstance(reply, StateNodesMessage) else None
+
+    def second(request: Request, reply: Reply) -> Reply:
+        return reply if silent.asked >= 2 else refusal(request, Status.BUSY, 20)
+
+    async with (
+        fetching(settings=settings) as fetcher,
+        state_node(whole, lie=nothing) as silent,
+        state_node(whole, lie=second) as honest,
+    ):
+        await fetcher.connect(silent, honest)
+        async with asyncio.timeout(20):
+            await fetcher.fetch(whole)
+        assert fetcher.holds(whole)
+        assert silent.asked >= 2
+
+
 # --- a newer pivot ---------------------------------------------------------------------------
 
 

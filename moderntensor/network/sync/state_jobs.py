@@ -62,9 +62,9 @@ class Wanted:
             paths=tuple((hole.depth, hole.prefix) for hole in holes),
         )
         reply = await self.pool.ask(source, request, StateNodesMessage)
-        attempt.answered()
         if not reply.nodes:
-            raise Refused
+            raise Refused  # and what it is asked for instead it owes
+        attempt.answered()
         arrived = self.pool.now()
         found = await self.runtime.run(verified_nodes, holes, reply)
         if isinstance(found, Hole):
