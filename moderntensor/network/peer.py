@@ -189,13 +189,13 @@ class Peer(PeerClaims):
         else:
             self.connection.send(frame)
 
-    def offer(self, frame: bytes) -> bool:
-        """Send a frame of news, at once; False if the peer is leaving, or has so much to read that
-        it would have to wait: others will tell it."""
+    def offer(self, frame: bytes, *, now: bool = True) -> bool:
+        """Send a frame of news; False if the peer is leaving, or has so much to read that it would
+        have to wait: others will tell it. `now`: as for `send_frame`."""
         connection = self.connection
         if connection.closing or connection.write_buffer_size > WRITE_HIGH:
             return False
-        connection.send_now(frame)
+        self.send_frame(frame, now=now)
         return True
 
     async def request(self, message: Request, timeout: float | None = None) -> Reply:  # noqa: ASYNC109
@@ -210,7 +210,7 @@ class Peer(PeerClaims):
             return await self._requests.request(message, seconds)
         return await self._with(message).table_for(message).request(message, seconds)
 
-    def offer_message(self, message: Message, frame: bytes) -> bool:
+    def offer_message(self, message: Message, frame: bytes, *, now: bool = True) -> bool:
         """As `offer`, for a message of an extension; False also if the peer does not have it, or if
         it is over its rate."""
         ours = self._extensions
@@ -218,7 +218,7 @@ class Peer(PeerClaims):
             ours is not None
             and ours.knows(message)
             and not ours.pace(message, len(frame))
-            and self.offer(frame)
+            and self.offer(frame, now=now)
         )
 
     def _with(self, message: Message) -> PeerExtensions:

@@ -302,3 +302,30 @@ async def test_what_goes_to_many_peers_is_encoded_once(monkeypatch: pytest.Monke
             assert await next_message(peer, NewTransactionMessage) == message
             news = await next_message(peer, NewTransactionMessage)
             assert news in encoded
+
+
+async def test_one_message_to_all_leaves_at_once_and_many_share_their_writes() -> None:
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(chain_node())
+        others = [
+            await stack.enter_async_context(await RawPeer.meet(node, node_id=bytes([i + 1]) * 32))
+            for i in range(4)
+        ]
+        await until(lambda: len(node.peers) == len(others))
+        connections = [peer.connection for peer in node.peers.values()]
+
+        def writes() -> list[int]:
+            return [connection.writes for connection in connections]
+
+        messages = [NewTransactionMessage(announced=(bytes([n]) * 32,)) for n in range(50)]
+        for _ in range(2):  # the second time after a turn of the loop
+            before = writes()
+            assert await node.broadcast(messages[0]) == len(others)
+            assert writes() == [count + 1 for count in before]
+            for message in messages[1:]:
+                await node.broadcast(message)
+            await asyncio.sleep(0.01)
+            assert writes() == [count + 2 for count in before]
+            for other in others:
+                for message in messages:
+                    assert await next_message(other, NewTransactionMessage) == message

@@ -24,6 +24,7 @@ class Gossip:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._in_turn = False  # something was sent to all in this turn of the loop
         score = NewsScore(host)
         self.clock = ClockOffset(host.config, host.runtime)
         self.transactions = TransactionGossip(host, score)
@@ -53,10 +54,24 @@ class Gossip:
             raise TypeError(f"{type(message).__name__} is a request, and those go to one peer")
         frame = MessageCodec.encode(message)
         if message.TYPE < FIRST_EXTENSION_TYPE:
-            return sum(peer.offer(frame) for peer in self._host.table)
+            now = self._begins_turn()
+            return sum(peer.offer(frame, now=now) for peer in self._host.table)
         if type(message) not in self._host.router.extensions.owners:
             raise ConfigError(f"{type(message).__name__} belongs to no extension of this node")
-        return sum(peer.offer_message(message, frame) for peer in self._host.table)
+        now = self._begins_turn()
+        return sum(peer.offer_message(message, frame, now=now) for peer in self._host.table)
+
+    def _begins_turn(self) -> bool:
+        """Whether this is the first message to all in this turn of the loop: it may be the only
+        one, and leaves at once. Those that follow share their writes."""
+        if self._in_turn:
+            return False
+        self._in_turn = True
+        asyncio.get_running_loop().call_soon(self._end_turn)
+        return True
+
+    def _end_turn(self) -> None:
+        self._in_turn = False
 
     async def broadcast_transaction(self, tx: Transaction) -> int:
         """Into the mempool, if there is one, and to all peers that do not know it."""
