@@ -105,7 +105,10 @@ def test_a_page_that_is_so(tmp_path: Path) -> None:
 
 def test_what_is_left_running_is_ended(tmp_path: Path) -> None:
     ended = tmp_path / "ended"
-    text = f"trap 'echo so >\"{ended}\"; exit' TERM\necho here\nsleep 60 &\nwait"
+    # Said by the child, which has no trap any more: between fork and exec it would have lost the
+    # signal.
+    child = "sh -c 'echo here; exec sleep 60' &"
+    text = f"trap 'echo so >\"{ended}\"; exit' TERM\n{child}\nwait"
     follow(tmp_path, fenced("sh", text, 'background, until "here"'))
     assert ended.read_text() == "so\n"
 
